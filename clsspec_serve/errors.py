@@ -1,0 +1,56 @@
+"""The tree of errors that clsspec raises on purpose.
+
+ClsspecError                 exit code 1: the work failed
+├── UsageError               exit code 2: the request itself was wrong
+├── ImageError               a file is not an image that can be read within the limits
+├── BundleError              a bundle is incomplete, altered or too new
+├── SourceError              a model or checkpoint cannot be found or downloaded
+├── CheckpointError          a checkpoint does not have the keys and shapes it should have
+├── EngineError              no engine is installed, or the engine refuses
+├── ExportError              a graph failed its parity check or its audit
+└── OutputError              a result cannot be written
+
+Every message is one line: what was wrong, what was got, what is accepted.
+"""
+
+from __future__ import annotations
+
+
+class ClsspecError(Exception):
+    """Anything clsspec refuses or fails to do; `str(error)` is fit for a user's eyes."""
+
+    exit_code = 1
+
+
+class UsageError(ClsspecError):
+    """The request contradicts itself or names something that does not exist."""
+
+    exit_code = 2
+
+
+class ImageError(ClsspecError):
+    """The bytes are not an image that can be read within the limits."""
+
+
+class BundleError(ClsspecError):
+    """The bundle is incomplete, altered, or written by a newer clsspec."""
+
+
+class SourceError(ClsspecError):
+    """The model or checkpoint is not there and cannot be downloaded."""
+
+
+class CheckpointError(ClsspecError):
+    """The checkpoint does not hold exactly the tensors that its architecture needs."""
+
+
+class EngineError(ClsspecError):
+    """No engine is installed for this request, or the engine refuses it."""
+
+
+class ExportError(ClsspecError):
+    """The exported graph failed its parity check or its audit; nothing was written."""
+
+
+class OutputError(ClsspecError):
+    """The result cannot be written where it was asked for; nothing was left behind."""

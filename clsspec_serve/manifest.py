@@ -1,0 +1,154 @@
+"""The schema of `clsspec.json`, the one description of a bundle."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+"""Raised when an older clsspec could misread a bundle; a newer schema is refused."""
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Policy = Literal["squash", "crop", "fit"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+class Strict(BaseModel):
+    """Frozen, and closed to fields that this schema version does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Preprocessing(Strict):
+    """How the source model's own evaluation turns a picture into its input.
+
+    `size`, `resize`: (H, W) in pixels. `policy`: `squash` resizes to `resize`, ignoring the aspect
+    ratio, and cuts `size` out of the centre; `crop` keeps the aspect ratio, covers `resize`, and
+    cuts `size` out of the centre; `fit` keeps the aspect ratio, makes the area close to that of
+    `size`, rounds both sides to the patch size, and cuts nothing. Without `resize` it is `size`.
+    `crop_offset`: `round` puts the crop at `round(margin / 2)`, half to even, as torchvision and
+    timm do; `floor` at `margin // 2`, as transformers does.
+    `mean`, `std`: per channel, of pixels in [0, 1].
+    """
+
+    size: tuple[Positive, Positive]
+    resize: tuple[Positive, Positive] | None = None
+    policy: Policy
+    interpolation: Interpolation
+    crop_offset: Literal["round", "floor"] = "round"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class LearnedPosition(Strict):
+    """A learned table `(1, prefix + h0·w0, D)`, resized to other grids by the source's own rule.
+
+    `grid` is the table's native (h0, w0), at which it is used as it is. `prefix` tokens lead the
+    table and are never resized. With `offset` the resize uses the scale factor
+    `(h + offset) / h0` as DINOv2's hub code does, otherwise the exact ratio of the sizes.
+    """
+
+    kind: Literal["learned"] = "learned"
+    grid: tuple[Positive, Positive]
+    prefix: Count
+    antialias: bool
+    offset: float = 0.0
+
+
+class RotaryPosition(Strict):
+    """DINOv3's rotary embedding: patch centres in [-1, 1] per axis, one angle per period.
+
+    The graph takes `(h·w, 2·head_dim)`: sine, then cosine, each in the rotate-half layout.
+    """
+
+    kind: Literal["rotary"] = "rotary"
+    head_dim: Positive
+
+
+class Specialization(Strict):
+    """Which layers have weights of their own for [CLS] and for patches (arXiv 2602.08626, §4).
+
+    `qkv_blocks` counts the leading blocks whose QKV projection is split; `registers_with` says
+    which of the two the register tokens follow.
+    """
+
+    norms: bool = True
+    final_norm: bool = True
+    layer_scale: bool = True
+    qkv_blocks: Count = 0
+    registers_with: Literal["cls", "patch"] = "cls"
+
+
+class Architecture(Strict):
+    """The backbone in timm's terms. `attention_bias` adds a learnable k', v' per layer and head."""
+
+    name: str
+    family: Literal["vit", "eva"]
+    embed_dim: Positive
+    depth: Positive
+    num_heads: Positive
+    patch_size: Positive
+    registers: Count
+    final_norm: bool
+    attention_bias: bool = False
+    specialization: Specialization | None = None
+    parameters: Positive
+
+
+class Output(Strict):
+    """One output of the backbone's graph.
+
+    `kind` `cls`: `(B, D)`; `patches`: `(B, h, w, D)`. `layer` counts blocks from 0; `norm` says
+    whether the final norm was applied.
+    """
+
+    name: str
+    kind: Literal["cls", "patches"]
+    layer: Count
+    norm: bool
+
+
+class File(Strict):
+    """One file of the bundle; `sha256` in lower-case hex, `size` in bytes."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size: Count
+
+
+class Provenance(Strict):
+    """Where the weights came from and what converted them. `sha256` is the source file's."""
+
+    source: str
+    format: str
+    sha256: str | None = None
+    licence: str | None = None
+    versions: dict[str, str]
+
+
+class Parity(Strict):
+    """Largest difference to the PyTorch model, relative to its largest value, at export.
+
+    `sizes` are the (H, W) inputs compared; `cls` and `patches` the worst over all of them.
+    """
+
+    engine: str
+    precision: str
+    sizes: tuple[tuple[Positive, Positive], ...]
+    cls: float
+    patches: float
+
+
+class Manifest(Strict):
+    """Everything a runtime needs to know about a bundle. Paths in `files` are POSIX, relative."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    architecture: Architecture
+    preprocessing: Preprocessing
+    position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")]
+    outputs: tuple[Output, ...]
+    provenance: Provenance
+    parity: tuple[Parity, ...]
+    files: dict[str, File]
