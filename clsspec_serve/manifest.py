@@ -43,16 +43,15 @@ class Preprocessing(Strict):
 
 
 class LearnedPosition(Strict):
-    """A learned table `(1, prefix + h0·w0, D)`, resized to other grids by the source's own rule.
+    """A learned map `(h0, w0, D)` for the patches, resized to other grids by the source's own rule.
 
-    `grid` is the table's native (h0, w0), at which it is used as it is. `prefix` tokens lead the
-    table and are never resized. With `offset` the resize uses the scale factor
-    `(h + offset) / h0` as DINOv2's hub code does, otherwise the exact ratio of the sizes.
+    `grid` is the native (h0, w0), at which the map is used as it is. The resize is bicubic; with
+    `offset` its scale factor is `(h + offset) / h0`, as in DINOv2's hub code, otherwise the exact
+    ratio of the sizes. The positions of [CLS] and registers are part of the graph.
     """
 
     kind: Literal["learned"] = "learned"
     grid: tuple[Positive, Positive]
-    prefix: Count
     antialias: bool
     offset: float = 0.0
 
@@ -60,7 +59,8 @@ class LearnedPosition(Strict):
 class RotaryPosition(Strict):
     """DINOv3's rotary embedding: patch centres in [-1, 1] per axis, one angle per period.
 
-    The graph takes `(h·w, 2·head_dim)`: sine, then cosine, each in the rotate-half layout.
+    The graph takes `(h, w, 2 * head_dim)`: sine, then cosine, each in the rotate-half layout. The
+    bundle stores the `head_dim / 4` periods, since the original weights carry them rounded.
     """
 
     kind: Literal["rotary"] = "rotary"

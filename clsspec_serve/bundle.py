@@ -1,0 +1,145 @@
+"""A bundle on disk: opened and checked, or written whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from clsspec_serve.errors import BundleError, OutputError
+from clsspec_serve.manifest import SCHEMA_VERSION, File, Manifest
+
+MANIFEST = "clsspec.json"
+GRAPH = "model.onnx"
+POSITION = "position.npy"
+REFERENCE = "reference.npz"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are all there and have the hashes that its manifest gives."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def graph(self) -> Path:
+        """The backbone's ONNX file."""
+        return self.path / GRAPH
+
+    def position_table(self) -> NDArray[np.float32]:
+        """What `position_map` resizes: `(h0, w0, D)`, or the rotary periods."""
+        table: NDArray[np.float32] = np.load(self.path / POSITION, allow_pickle=False)
+        return table
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read the manifest and check every file's size and hash.
+
+    Raises `BundleError` naming the first file that is missing or altered, or the newer schema.
+    """
+    manifest = _read_manifest(path)
+    for name, expected in manifest.files.items():
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise BundleError(f"{path}: {MANIFEST} names {name!r}, a path outside the bundle")
+        file = path / pure
+        if not file.is_file():
+            raise BundleError(f"{path}: {name} is missing")
+        found = describe(file)
+        if found.size != expected.size:
+            raise BundleError(f"{path}: {name} has {found.size} bytes, expected {expected.size}")
+        if found.sha256 != expected.sha256:
+            raise BundleError(
+                f"{path}: {name} was changed: its sha256 is {found.sha256}, "
+                f"expected {expected.sha256}"
+            )
+    for name in (GRAPH, POSITION):
+        if name not in manifest.files:
+            raise BundleError(f"{path}: {MANIFEST} does not list {name}")
+    return Bundle(path, manifest)
+
+
+def describe(file: Path) -> File:
+    """Size and sha256 of a file, read in pieces."""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    return File(sha256=digest.hexdigest(), size=file.stat().st_size)
+
+
+def describe_folder(folder: Path) -> dict[str, File]:
+    """Every file below a folder but the manifest, by POSIX path, in order."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    named = {file.relative_to(folder).as_posix(): file for file in files}
+    return {name: describe(file) for name, file in named.items() if name != MANIFEST}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `clsspec.json`."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_folder(destination: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `destination` that takes its name when the block succeeds.
+
+    Raises `OutputError` when `destination` exists (unless `replace`) or cannot be written; after
+    any error nothing is left behind and an existing folder is as it was.
+    """
+    if destination.exists() and not replace:
+        raise OutputError(f"{destination} exists already; --force replaces it")
+    if replace and destination.exists() and not (destination / MANIFEST).is_file():
+        raise OutputError(f"{destination} exists and is not a bundle; it is not replaced")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{destination.name}."
+        work = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=destination.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write {destination}: {error.strerror}") from error
+    try:
+        folder = work / "new"
+        folder.mkdir()
+        yield folder
+        if destination.exists():
+            destination.rename(work / "old")
+        folder.rename(destination)
+    except OSError as error:
+        raise OutputError(f"cannot write {destination}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    if not path.is_dir():
+        kind = "is a file" if path.exists() else "does not exist"
+        raise BundleError(f"{path} {kind}; a bundle is a folder with {MANIFEST}")
+    try:
+        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is not a bundle: {MANIFEST} is missing") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: {MANIFEST} cannot be read: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise BundleError(f"{path}: {MANIFEST} has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} was written by a newer clsspec: schema {version}, this one reads up to "
+            f"{SCHEMA_VERSION}; upgrade clsspec-serve"
+        )
+    try:
+        return Manifest.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{path}: {MANIFEST}, field {where}: {first['msg']}") from error

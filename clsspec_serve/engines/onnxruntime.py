@@ -1,0 +1,44 @@
+"""ONNX Runtime on the CPU, in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from numpy.typing import NDArray
+
+from clsspec_serve.engines.protocol import Arrays, Precision
+from clsspec_serve.errors import EngineError
+
+
+class OnnxRuntimeEngine:
+    """One session; `threads` bounds the threads inside one run, by default all cores."""
+
+    name = "onnxruntime"
+    precision: Precision = "fp32"
+
+    def __init__(self, graph: Path, *, threads: int | None = None) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's errors share no public base class
+            raise EngineError(f"onnxruntime cannot load {graph}: {_one_line(error)}") from error
+
+    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """See `Engine.run`."""
+        try:
+            values = self._session.run(list(outputs), dict(inputs))
+        except Exception as error:  # as above
+            raise EngineError(f"onnxruntime failed: {_one_line(error)}") from error
+        return dict(zip(outputs, values, strict=True))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,33 @@
+"""What every engine is to the rest of clsspec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+EngineName = Literal["onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Engine(Protocol):
+    """A graph loaded on a device, ready to run.
+
+    `precision` is the one that was asked for and is in force; no engine chooses its own.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def precision(self) -> Precision: ...
+
+    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Run the graph and return the named outputs; shapes as the graph declares them.
+
+        Raises `EngineError` when the runtime refuses the inputs.
+        """
+        ...

@@ -1,0 +1,82 @@
+"""Which engine runs a graph, and what to install when none can."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from clsspec_serve.engines.protocol import Engine, EngineName, Precision
+from clsspec_serve.errors import EngineError
+
+EngineChoice = Literal["auto", "onnxruntime", "openvino"]
+
+_EXTRAS: dict[EngineName, str] = {"onnxruntime": "cpu", "openvino": "openvino"}
+_PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
+    "onnxruntime": ("fp32",),
+    "openvino": ("fp32", "bf16"),
+}
+
+
+def installed_engines() -> list[EngineName]:
+    """The engines that can be imported here, in the order in which `auto` prefers them."""
+    return [name for name in _EXTRAS if find_spec(name) is not None]
+
+
+def choose_engine(engine: EngineChoice, precision: Precision) -> EngineName:
+    """The engine for a request; `auto` is the first installed one that has the precision.
+
+    Raises `EngineError` naming the command that installs what is missing. The precision is never
+    lowered.
+    """
+    _refuse_both_onnxruntimes()
+    installed = installed_engines()
+    if engine != "auto":
+        if engine not in installed:
+            raise EngineError(f"{engine} is not installed; {_install(engine)}")
+        if precision not in _PRECISIONS[engine]:
+            able = [name for name, has in _PRECISIONS.items() if precision in has]
+            raise EngineError(
+                f"{engine} runs {', '.join(_PRECISIONS[engine])} here; "
+                f"{precision} needs --engine {' or '.join(able)}"
+            )
+        return engine
+    able = [name for name, has in _PRECISIONS.items() if precision in has]
+    for name in able:
+        if name in installed:
+            return name
+    raise EngineError(f"no engine for {precision} is installed; {_install(able[0])}")
+
+
+def load_engine(
+    graph: Path,
+    *,
+    engine: EngineChoice = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+) -> Engine:
+    """Load a graph with the engine that `choose_engine` names."""
+    if choose_engine(engine, precision) == "openvino":
+        from clsspec_serve.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(graph, precision=precision, threads=threads)
+    from clsspec_serve.engines.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(graph, threads=threads)
+
+
+def _install(engine: EngineName) -> str:
+    return f'install it with: pip install "clsspec-serve[{_EXTRAS[engine]}]"'
+
+
+def _refuse_both_onnxruntimes() -> None:
+    """The two packages overwrite each other's files; what then runs is anyone's guess."""
+    try:
+        versions = [version(name) for name in ("onnxruntime", "onnxruntime-gpu")]
+    except PackageNotFoundError:
+        return
+    raise EngineError(
+        f"onnxruntime {versions[0]} and onnxruntime-gpu {versions[1]} are both installed and "
+        "overwrite each other's files; uninstall both, then install one"
+    )

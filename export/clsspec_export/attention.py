@@ -1,0 +1,118 @@
+"""Self-attention of the specialized blocks: one QKV layer, rotary positions, attention bias."""
+
+from __future__ import annotations
+
+import torch
+from timm.layers import apply_rot_embed_cat
+from timm.models.eva import EvaAttention
+from timm.models.vision_transformer import Attention
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clsspec_serve.errors import UsageError
+
+
+class AttentionBias(nn.Module):
+    """A learnable key k' and value v' per head, put before those of the tokens.
+
+    From Sun et al., *Massive Activations in Large Language Models* (2024). `k`, `v`:
+    `(1, heads, 1, head_dim)`.
+    """
+
+    def __init__(self, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.k = nn.Parameter(torch.zeros(1, num_heads, 1, head_dim))
+        self.v = nn.Parameter(torch.zeros(1, num_heads, 1, head_dim))
+
+    def forward(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`(B, heads, N, head_dim)` each, to `(B, heads, 1 + N, head_dim)`."""
+        batch = k.shape[0]
+        return (
+            torch.cat([self.k.expand(batch, -1, -1, -1), k], dim=2),
+            torch.cat([self.v.expand(batch, -1, -1, -1), v], dim=2),
+        )
+
+
+class SpecializedAttention(nn.Module):
+    """Multi-head self-attention around a QKV layer that may be split by token type.
+
+    `(B, N, D)` in and out. `rope`: `(N - prefix, 2 * head_dim)`, sine then cosine, applied to the
+    queries and keys of the patches; the first `prefix` tokens have no position.
+    """
+
+    def __init__(
+        self,
+        *,
+        qkv: nn.Module,
+        q_norm: nn.Module,
+        k_norm: nn.Module,
+        proj: nn.Module,
+        num_heads: int,
+        head_dim: int,
+        prefix: int,
+        rotate_half: bool,
+        attn_drop: float,
+        proj_drop: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.qkv: nn.Module = qkv
+        self.q_norm, self.k_norm, self.proj, self.proj_drop = q_norm, k_norm, proj, proj_drop
+        self.bias: AttentionBias | None = None
+        self.num_heads, self.head_dim, self.prefix = num_heads, head_dim, prefix
+        self.rotate_half, self.attn_drop = rotate_half, attn_drop
+
+    @classmethod
+    def from_timm(cls, attention: Attention | EvaAttention, prefix: int) -> SpecializedAttention:
+        """The same attention, weights shared; separate q, k, v weights and biases are joined."""
+        if attention.gate is not None or not isinstance(attention.norm, nn.Identity):
+            raise UsageError("attention with a gate or with a norm on its output is not supported")
+        return cls(
+            qkv=_joined_qkv(attention),
+            q_norm=attention.q_norm,
+            k_norm=attention.k_norm,
+            proj=attention.proj,
+            num_heads=attention.num_heads,
+            head_dim=attention.head_dim,
+            prefix=prefix,
+            rotate_half=getattr(attention, "rotate_half", False),
+            attn_drop=attention.attn_drop.p,
+            proj_drop=attention.proj_drop,
+        )
+
+    def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = self._rotate(q, rope), self._rotate(k, rope)
+        if self.bias is not None:
+            k, v = self.bias(k, v)
+        dropout = self.attn_drop if self.training else 0.0
+        x = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        x = x.transpose(1, 2).reshape(batch, tokens, self.num_heads * self.head_dim)
+        return self.proj_drop(self.proj(x))
+
+    def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
+        prefix, patches = x[:, :, : self.prefix], x[:, :, self.prefix :]
+        rotated = apply_rot_embed_cat(patches, rope, half=self.rotate_half)
+        return torch.cat([prefix, rotated], dim=2).type_as(x)
+
+
+def _joined_qkv(attention: Attention | EvaAttention) -> nn.Linear:
+    """One `Linear(D, 3 * heads * head_dim)`: EVA keeps biases, or all of q, k, v, apart."""
+    if isinstance(attention, Attention):
+        return attention.qkv
+    width = attention.num_heads * attention.head_dim
+    if attention.qkv is not None:
+        weight, q_bias, v_bias = attention.qkv.weight, attention.q_bias, attention.v_bias
+    else:
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        weight = torch.cat([part.weight for part in parts])
+        q_bias, v_bias = attention.q_proj.bias, attention.v_proj.bias
+    joined = nn.Linear(weight.shape[1], 3 * width, bias=q_bias is not None)
+    with torch.no_grad():
+        joined.weight.copy_(weight)
+        if q_bias is not None:
+            joined.bias.copy_(torch.cat([q_bias, torch.zeros_like(q_bias), v_bias]))
+    return joined

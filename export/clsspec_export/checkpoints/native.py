@@ -1,0 +1,124 @@
+"""clsspec's own checkpoints: safetensors, the configuration as JSON in the metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+from safetensors.torch import save_file
+
+from clsspec_export.architectures import create
+from clsspec_export.checkpoints.checkpoint import (
+    Checkpoint,
+    StateDict,
+    learned_table,
+    load_strict,
+)
+from clsspec_export.checkpoints.low_rank import merge_low_rank
+from clsspec_export.checkpoints.preprocessing import from_timm
+from clsspec_export.checkpoints.timm_files import timm_position
+from clsspec_export.specialize import (
+    PLAIN,
+    ViT,
+    has_attention_bias,
+    specialization_of,
+    specialize,
+)
+from clsspec_serve.errors import CheckpointError, UsageError
+from clsspec_serve.manifest import (
+    LearnedPosition,
+    Preprocessing,
+    RotaryPosition,
+    Specialization,
+    Strict,
+)
+
+FORMAT = "clsspec"
+METADATA_KEY = "clsspec"
+PERIODS = "rope.periods"
+
+
+class NativeConfig(Strict):
+    """The metadata of a native checkpoint.
+
+    `architecture` and `arguments` go to `timm.create_model`; `specialization` and
+    `attention_bias` are then applied. Without `position` or `preprocessing` they are timm's for
+    that architecture.
+    """
+
+    architecture: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    specialization: Specialization | None = None
+    attention_bias: bool = False
+    position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")] | None = None
+    preprocessing: Preprocessing | None = None
+
+
+def save_native(
+    model: ViT,
+    path: Path,
+    *,
+    architecture: str,
+    arguments: Mapping[str, Any] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> None:
+    """Write a specialized model, trained under a name of timm or clsspec, for `clsspec export`.
+
+    `arguments` are those beside the name that `timm.create_model` got. Raises `UsageError` for a
+    model that is not specialized.
+    """
+    specialization = specialization_of(model)
+    if specialization is None:
+        raise UsageError("the model is not specialized; timm's own formats hold plain models")
+    position, table = timm_position(model)
+    config = NativeConfig(
+        architecture=architecture,
+        arguments=dict(arguments or {}),
+        specialization=specialization,
+        attention_bias=has_attention_bias(model),
+        position=position,
+        preprocessing=preprocessing or from_timm(model),
+    )
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    if isinstance(position, RotaryPosition):
+        state[PERIODS] = table
+    save_file(state, path, metadata={METADATA_KEY: config.model_dump_json()})
+
+
+def read_native(state: StateDict, metadata: str, source: str) -> Checkpoint:
+    """Build the model that the metadata describes and fill it, strictly."""
+    try:
+        config = NativeConfig.model_validate_json(metadata)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{source}: metadata field {where}: {first['msg']}") from error
+    return build(config, state, source, FORMAT)
+
+
+def build(config: NativeConfig, state: StateDict, source: str, file_format: str) -> Checkpoint:
+    """A checkpoint from a configuration and tensors with clsspec's names.
+
+    A [CLS] QKV that is stored as a low-rank difference is merged. A rotary model's periods may be
+    among the tensors; otherwise they are the architecture's.
+    """
+    model = create(config.architecture, **config.arguments)
+    model = specialize(model, config.specialization or PLAIN, attention_bias=config.attention_bias)
+    state = dict(state)
+    periods = state.pop(PERIODS, None)
+    load_strict(model, merge_low_rank(state, source), source)
+    position, table = timm_position(model)
+    if isinstance(position, RotaryPosition):
+        table = table if periods is None else periods.float()
+    else:
+        table = learned_table(model)
+    return Checkpoint(
+        model=model,
+        architecture=config.architecture,
+        format=file_format,
+        position=config.position or position,
+        table=table,
+        preprocessing=config.preprocessing or from_timm(model),
+    )
