@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clsspec_serve.choices import CropOffset, Interpolation, Policy, Task
+
 SCHEMA_VERSION = 1
 """Raised when an older clsspec could misread a bundle; a newer schema is refused."""
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
-Policy = Literal["squash", "crop", "fit"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 class Strict(BaseModel):
@@ -37,7 +37,7 @@ class Preprocessing(Strict):
     resize: tuple[Positive, Positive] | None = None
     policy: Policy
     interpolation: Interpolation
-    crop_offset: Literal["round", "floor"] = "round"
+    crop_offset: CropOffset = "round"
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -82,13 +82,18 @@ class Specialization(Strict):
 
 
 class Architecture(Strict):
-    """The backbone in timm's terms. `attention_bias` adds a learnable k', v' per layer and head."""
+    """The backbone in timm's terms.
+
+    `mlp`: (in, out) of the MLP's matrices in order, two for a plain MLP, three for a gated one.
+    `attention_bias` adds a learnable k', v' per layer and head.
+    """
 
     name: str
     family: Literal["vit", "eva"]
     embed_dim: Positive
     depth: Positive
     num_heads: Positive
+    mlp: tuple[tuple[Positive, Positive], ...]
     patch_size: Positive
     registers: Count
     final_norm: bool
@@ -105,7 +110,7 @@ class Output(Strict):
     """
 
     name: str
-    kind: Literal["cls", "patches"]
+    kind: Task
     layer: Count
     norm: bool
 

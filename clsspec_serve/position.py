@@ -41,7 +41,10 @@ def learned_map(position: LearnedPosition, table: FloatArray, grid: Grid) -> Flo
 
 
 def rotary_map(periods: FloatArray, grid: Grid) -> FloatArray:
-    """DINOv3's rotary table `(h, w, 2 * head_dim)`: patch centres in [-1, 1], angle 2πx / period."""
+    """DINOv3's rotary table `(h, w, 2 * head_dim)`.
+
+    Patch centres run over [-1, 1] along each axis; the angle at x is 2πx / period.
+    """
     axes = (2 * (np.arange(n, dtype=np.float32) + 0.5) / np.float32(n) - 1 for n in grid)
     y, x = np.meshgrid(*axes, indexing="ij")
     turn = np.float32(2 * np.pi)

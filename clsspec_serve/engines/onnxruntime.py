@@ -9,7 +9,8 @@ from typing import Any
 import onnxruntime
 from numpy.typing import NDArray
 
-from clsspec_serve.engines.protocol import Arrays, Precision
+from clsspec_serve.choices import Precision
+from clsspec_serve.engines.protocol import Arrays
 from clsspec_serve.errors import EngineError
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import openvino
 from numpy.typing import NDArray
 
-from clsspec_serve.engines.protocol import Arrays, Precision
+from clsspec_serve.choices import Precision
+from clsspec_serve.engines.protocol import Arrays
 from clsspec_serve.errors import EngineError
 
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-EngineName = Literal["onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16"]
+from clsspec_serve.choices import Precision
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
-from clsspec_serve.engines.protocol import Engine, EngineName, Precision
+from clsspec_serve.choices import EngineChoice, EngineName, Precision
+from clsspec_serve.engines.protocol import Engine
 from clsspec_serve.errors import EngineError
 
-EngineChoice = Literal["auto", "onnxruntime", "openvino"]
-
 _EXTRAS: dict[EngineName, str] = {"onnxruntime": "cpu", "openvino": "openvino"}
-_PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
+PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32",),
     "openvino": ("fp32", "bf16"),
 }
+"""What each engine can be asked for; fp32 is the reference and the default of both."""
 
 
 def installed_engines() -> list[EngineName]:
@@ -35,14 +34,14 @@ def choose_engine(engine: EngineChoice, precision: Precision) -> EngineName:
     if engine != "auto":
         if engine not in installed:
             raise EngineError(f"{engine} is not installed; {_install(engine)}")
-        if precision not in _PRECISIONS[engine]:
-            able = [name for name, has in _PRECISIONS.items() if precision in has]
+        if precision not in PRECISIONS[engine]:
+            able = [name for name, has in PRECISIONS.items() if precision in has]
             raise EngineError(
-                f"{engine} runs {', '.join(_PRECISIONS[engine])} here; "
+                f"{engine} runs {', '.join(PRECISIONS[engine])} here; "
                 f"{precision} needs --engine {' or '.join(able)}"
             )
         return engine
-    able = [name for name, has in _PRECISIONS.items() if precision in has]
+    able = [name for name, has in PRECISIONS.items() if precision in has]
     for name in able:
         if name in installed:
             return name

@@ -1,14 +1,8 @@
-"""The paper's architectures by name, plain and specialized, registered with timm.
-
-`vit_{small,base,large,huge}_patch14[_reg4|_attnbias]_dinov2[_clsspec]`,
-`deit3_base_patch16_224[_attnbias][_clsspec]` and `vit_{small,base,large}_patch16_dinov3_clsspec`.
-Names without a suffix of ours that timm has already are timm's own.
-"""
+"""Models by name: timm's, and the paper's, which are registered with timm here."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import timm
@@ -17,6 +11,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from clsspec_export.paper import PAPER, SUFFIX, Row
 from clsspec_export.specialize import (
     PLAIN,
     ViT,
@@ -27,11 +22,6 @@ from clsspec_export.specialize import (
 )
 from clsspec_serve.errors import UsageError
 from clsspec_serve.manifest import Architecture, Specialization
-
-SUFFIX = "_clsspec"
-
-_HUGE = {"embed_dim": 1280, "depth": 32, "num_heads": 16}
-"""ViT-H as the paper has it; timm's DINOv2 family goes S, B, L, g. Head size 80."""
 
 
 def create(name: str, **kwargs: Any) -> ViT:
@@ -45,7 +35,7 @@ def create(name: str, **kwargs: Any) -> ViT:
             "`clsspec models` lists clsspec's, timm.list_models() timm's"
         )
     model = timm.create_model(name, **({"num_classes": 0} | kwargs)).eval()
-    if not isinstance(model, VisionTransformer | Eva):
+    if type(model) not in (VisionTransformer, Eva):
         raise UsageError(
             f"{name} is a {type(model).__name__}; "
             "accepted are timm's VisionTransformer and Eva architectures"
@@ -67,6 +57,11 @@ def describe(name: str, model: ViT) -> Architecture:
         embed_dim=model.embed_dim,
         depth=len(model.blocks),
         num_heads=attention.num_heads,
+        mlp=tuple(
+            (layer.in_features, layer.out_features)
+            for layer in model.blocks[0].mlp.modules()
+            if isinstance(layer, nn.Linear)
+        ),
         patch_size=model.patch_embed.patch_size[0],
         registers=model.num_prefix_tokens - 1,
         final_norm=not isinstance(model.norm, nn.Identity),
@@ -76,54 +71,22 @@ def describe(name: str, model: ViT) -> Architecture:
     )
 
 
-def list_architectures() -> list[str]:
-    """Every name that this module registers."""
-    return sorted(_REGISTERED)
+def _register(row: Row) -> None:
+    """Register a row with timm.
 
-
-_REGISTERED: list[str] = []
-
-
-def _register(
-    name: str, base: str, *, attention_bias: bool = False, split: bool = False, **fixed: Any
-) -> None:
-    """Register `name` with timm: `base` with fixed arguments, converted to our blocks.
-
-    `pretrained=True` loads the weights of `base`, which the conversion leaves as they are.
+    `pretrained=True` loads the weights of its base, which the conversion leaves as they are.
     """
 
     def build(
         pretrained: bool = False, specialization: Specialization | None = None, **kwargs: Any
     ) -> ViT:
-        model = timm.create_model(base, pretrained=pretrained, **(fixed | kwargs))
-        default = paper_specialization(len(model.blocks)) if split else PLAIN
-        return specialize(model, specialization or default, attention_bias=attention_bias)
+        model = timm.create_model(row.base, pretrained=pretrained, **(row.arguments | kwargs))
+        default = paper_specialization(len(model.blocks)) if row.specialized else PLAIN
+        return specialize(model, specialization or default, attention_bias=row.attention_bias)
 
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"{base}, {'specialized' if split else 'plain'}."
-    entry: Callable[..., ViT] = register_model(build)
-    setattr(sys.modules[__name__], name, entry)
-    _REGISTERED.append(name)
+    build.__name__ = build.__qualname__ = row.name
+    setattr(sys.modules[__name__], row.name, register_model(build))
 
 
-def _register_all() -> None:
-    for variant in ("", "_reg4", "_attnbias"):
-        plain = "_reg4" if variant == "_reg4" else ""
-        for size in ("small", "base", "large", "huge"):
-            base = f"vit_{'large' if size == 'huge' else size}_patch14{plain}_dinov2"
-            fixed: dict[str, Any] = _HUGE if size == "huge" else {}
-            bias = variant == "_attnbias"
-            name = f"vit_{size}_patch14{variant}_dinov2"
-            if bias or size == "huge":
-                _register(name, base, attention_bias=bias, **fixed)
-            _register(name + SUFFIX, base, attention_bias=bias, split=True, **fixed)
-    deit = "deit3_base_patch16_224"
-    _register(deit + SUFFIX, deit, split=True)
-    _register(deit + "_attnbias", deit, attention_bias=True)
-    _register(deit + "_attnbias" + SUFFIX, deit, attention_bias=True, split=True)
-    for size in ("small", "base", "large"):
-        base = f"vit_{size}_patch16_dinov3"
-        _register(base + SUFFIX, base + "_qkvb", split=True)
-
-
-_register_all()
+for _row in PAPER:
+    _register(_row)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from clsspec_export.specialize import ViT
 from clsspec_serve.manifest import Output
 
 
@@ -16,20 +15,24 @@ class Backbone(nn.Module):
     """Features of a specialized ViT, with the position embedding given from outside.
 
     `image`: `(B, C, h * patch, w * patch)`. `position`: `(h, w, D)`, added to the patch tokens,
-    or `(h, w, 2 * head_dim)`, the rotary sine and cosine; the position of the prefix tokens is in
-    `prefix`. Returns one tensor per entry of `outputs`: `(B, D)` for `cls`, `(B, h, w, D)` for
-    `patches`.
+    or `(h, w, 2 * head_dim)`, the rotary sine and cosine; the position of the prefix tokens is
+    part of them. `proj` replaces the model's patch embedding. Returns one tensor per entry of
+    `outputs`: `(B, D)` for `cls`, `(B, h, w, D)` for `patches`.
     """
 
-    def __init__(self, model: VisionTransformer | Eva, outputs: Sequence[Output]) -> None:
+    def __init__(
+        self, model: ViT, outputs: Sequence[Output], proj: nn.Conv2d | None = None
+    ) -> None:
         super().__init__()
-        self.proj = model.patch_embed.proj
+        self.proj = model.patch_embed.proj if proj is None else proj
         self.embed_norm = model.patch_embed.norm
-        self.prefix = nn.Parameter(prefix_tokens(model))
+        self.prefix = nn.Parameter(prefix_tokens(model), requires_grad=False)
         self.norm_pre = model.norm_pre
         self.blocks = nn.ModuleList(model.blocks)
         self.norm = model.norm
         self.rotary = model.pos_embed is None
+        head_dim = model.blocks[0].attn.head_dim
+        self.position_width = 2 * head_dim if self.rotary else model.embed_dim
         self.outputs = tuple(outputs)
 
     def forward(self, image: Tensor, position: Tensor) -> tuple[Tensor, ...]:
@@ -56,7 +59,7 @@ class Backbone(nn.Module):
         )
 
 
-def prefix_tokens(model: VisionTransformer | Eva) -> Tensor:
+def prefix_tokens(model: ViT) -> Tensor:
     """`(1, prefix, D)`: [CLS] and registers, with their rows of the position table added."""
     parts = [part for part in (model.cls_token, model.reg_token) if part is not None]
     tokens = torch.cat(parts, dim=1)

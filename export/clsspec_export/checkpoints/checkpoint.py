@@ -32,6 +32,16 @@ class Checkpoint:
     preprocessing: Preprocessing
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint came from, for the bundle's provenance."""
+
+    source: str
+    sha256: str | None = None
+    licence: str | None = None
+    licence_text: str | None = None
+
+
 def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy `state` into `model`, where every key and every shape must agree.
 

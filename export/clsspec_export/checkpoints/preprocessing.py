@@ -9,8 +9,9 @@ from typing import Any, cast
 from timm.data import resolve_model_data_config
 
 from clsspec_export.specialize import ViT
+from clsspec_serve.choices import Interpolation
 from clsspec_serve.errors import CheckpointError
-from clsspec_serve.manifest import Interpolation, Preprocessing
+from clsspec_serve.manifest import Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

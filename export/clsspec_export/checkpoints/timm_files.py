@@ -44,6 +44,12 @@ def read_timm_name(name: str) -> Checkpoint:
     return timm_checkpoint(model, name)
 
 
+def timm_licence(name: str) -> str | None:
+    """The licence of a timm model's weights, as timm states it."""
+    config = timm.get_pretrained_cfg(name)
+    return None if config is None else config.license
+
+
 def read_timm_file(state: StateDict, architecture: str, source: str) -> Checkpoint:
     """A state dict with timm's keys for a named architecture.
 

@@ -1,0 +1,116 @@
+"""`clsspec extract`: features of pictures, to files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clsspec_cli import options
+from clsspec_cli.destination import destination, names_in_file
+from clsspec_serve.choices import Format
+from clsspec_serve.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from clsspec_serve.predictor import Prediction, Prepared
+
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="A .npy, .npz or .safetensors file, or a folder for a file per picture. "
+        "Beside each picture unless given.",
+        show_default=False,
+    ),
+]
+FileFormat = Annotated[
+    Format,
+    typer.Option("--format", envvar="CLSSPEC_FORMAT", help="Of the files in a folder or beside."),
+]
+
+
+def extract(
+    images: options.Images,
+    model: options.Model = None,
+    out: Out = None,
+    tasks: options.Tasks = None,
+    layers: options.Layers = "",
+    file_format: FileFormat = "npz",
+    size: options.Size = None,
+    resize: options.Resize = None,
+    batch_size: options.BatchSize = 8,
+    engine: options.Engine = "auto",
+    precision: options.Precision = "fp32",
+    threads: options.Threads = None,
+    background: options.Background = "ffffff",
+    max_pixels: options.MaxPixels = 89_478_485,
+) -> None:
+    """Write the [CLS] embedding and the patch map of pictures.
+
+    A picture that cannot be read is named on stderr and the exit code is 1; where each picture has
+    a file of its own, the others are written all the same.
+    """
+    from clsspec_serve.images import ImageLimits, parse_colour
+    from clsspec_serve.layers import parse_layers, parse_tasks, select_outputs
+    from clsspec_serve.outputs import encode, encode_many, write_whole
+    from clsspec_serve.predictor import batches, load
+    from clsspec_serve.progress import progress
+    from clsspec_serve.transform import parse_size
+
+    target = destination(images, out, file_format)
+    names = names_in_file(images)
+    chosen_tasks = parse_tasks(tasks or ("patches" if target.form == "npy" else "cls,patches"))
+    chosen_layers = parse_layers(layers)
+    limits = ImageLimits(max_pixels, parse_colour(background))
+    network_size = None if size is None else parse_size(size)
+
+    loaded = load(model, engine=engine, precision=precision, threads=threads)
+    arrays = select_outputs(loaded.manifest.outputs, chosen_tasks, chosen_layers)
+    if target.form == "npy" and len(arrays) != 1:
+        raise UsageError(
+            f"a .npy file holds one array, not {', '.join(array.name for array in arrays)}; "
+            "choose one with --tasks and --layers, or use npz"
+        )
+
+    together: dict[str, Prediction] = {}
+    read: list[Path] = []
+
+    def prepared() -> Iterator[Prepared]:
+        for image in images:
+            try:
+                item = loaded.prepare(image, size=network_size, policy=resize, limits=limits)
+            except ImageError as error:
+                if target.single is not None:
+                    raise
+                print(f"clsspec: {error}", file=sys.stderr)
+                meter.advance()
+                continue
+            read.append(image)
+            yield item
+
+    written = 0
+    with progress("Extracting", len(images), "images") as meter:
+        for batch in batches(prepared(), batch_size):
+            predictions = loaded.run(batch, chosen_tasks, chosen_layers)
+            for image, prediction in zip(read[written:], predictions, strict=False):
+                if target.single is None:
+                    write_whole(target.files[image], encode(prediction, target.form))
+                else:
+                    together[names[image]] = prediction
+                written += 1
+                meter.advance()
+        if target.single is not None:
+            several = len(images) > 1
+            content = (
+                encode_many(together, target.form)
+                if several
+                else encode(together[names[images[0]]], target.form)
+            )
+            write_whole(target.single, content)
+    if written < len(images):
+        raise ImageError(f"{len(images) - written} of {len(images)} images could not be read")

@@ -1,0 +1,69 @@
+"""`clsspec inspect`: what a bundle is."""
+
+from __future__ import annotations
+
+import json
+
+from clsspec_cli import options
+
+
+def inspect(bundle: options.BundleFolder, as_json: options.Json = False) -> None:
+    """Say what a bundle is: architecture, specialization, parameters, FLOPs, layers and files."""
+    from clsspec_serve.arithmetic import total_macs, weight_products
+    from clsspec_serve.models import find_bundle
+
+    opened = find_bundle(bundle)
+    manifest = opened.manifest
+    architecture, preprocessing = manifest.architecture, manifest.preprocessing
+    patch = architecture.patch_size
+    grid = (-(-preprocessing.size[0] // patch), -(-preprocessing.size[1] // patch))
+    products = weight_products(architecture, grid)
+    sliced = sum(product.layer.endswith("qkv.cls") for product in products)
+    gflops = 2 * total_macs(architecture, grid) / 1e9
+    if as_json:
+        facts = manifest.model_dump(mode="json")
+        facts |= {"path": str(opened.path), "gflops": gflops, "sliced_qkv_blocks": sliced}
+        print(json.dumps(facts, indent=2))
+        return
+
+    parts = architecture.specialization
+    split = "plain: no weights of its own for [CLS]"
+    if parts is not None:
+        chosen = [
+            name
+            for name, present in (
+                ("norms", parts.norms),
+                ("final norm", parts.final_norm),
+                ("LayerScale", parts.layer_scale),
+                (f"QKV of blocks 0 to {parts.qkv_blocks - 1}", parts.qkv_blocks > 0),
+            )
+            if present
+        ]
+        split = f"{', '.join(chosen)}; registers go with {parts.registers_with}"
+    provenance = manifest.provenance
+    rows = [
+        ("name", manifest.name),
+        ("architecture", architecture.name),
+        ("specialized", split),
+        ("tokens", f"[CLS], {architecture.registers} registers, patches of {patch} px"),
+        ("attention bias", "k', v' per layer and head" if architecture.attention_bias else "none"),
+        ("parameters", f"{architecture.parameters:,}"),
+        ("work", f"{gflops:.1f} GFLOPs at {grid[0] * patch}x{grid[1] * patch}"),
+        ("sliced GEMMs", f"{sliced} blocks multiply QKV as two products"),
+        ("position", manifest.position.model_dump_json()),
+        ("preprocessing", preprocessing.model_dump_json(exclude_none=True)),
+        ("outputs", ", ".join(output.name for output in manifest.outputs)),
+        ("source", f"{provenance.source} ({provenance.format})"),
+        ("licence", provenance.licence or "not stated by the source"),
+    ]
+    rows += [
+        (
+            f"{parity.engine} {parity.precision}",
+            f"[CLS] {parity.cls:.1e}, patches {parity.patches:.1e} from PyTorch",
+        )
+        for parity in manifest.parity
+    ]
+    rows += [(name, f"{file.size:,} bytes") for name, file in manifest.files.items()]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")

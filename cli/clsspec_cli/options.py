@@ -1,0 +1,109 @@
+"""The options that several commands share, each defined once, with its environment variable."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clsspec_serve.choices import EngineChoice, Policy
+from clsspec_serve.choices import Precision as PrecisionName
+from clsspec_serve.errors import UsageError
+
+
+def require_export_extra() -> None:
+    """Raise `UsageError` naming the command that installs what `export` needs."""
+    needed = ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
+    lacking = [name for name in needed if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise UsageError(
+            f"this command needs {', '.join(lacking)}; install with: "
+            'pip install "clsspec-serve[export]"'
+        )
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="CLSSPEC_MODEL",
+        help="A bundle's folder, or hf:owner/name[@revision].",
+        show_default=False,
+    ),
+]
+Engine = Annotated[
+    EngineChoice,
+    typer.Option(envvar="CLSSPEC_ENGINE", help="What runs the model; auto never lowers precision."),
+]
+Precision = Annotated[
+    PrecisionName,
+    typer.Option(envvar="CLSSPEC_PRECISION", help="fp32 is the reference; bf16 needs OpenVINO."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, envvar="CLSSPEC_THREADS", help="Threads of the engine; all cores unless given."
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        envvar="CLSSPEC_SIZE",
+        metavar="HxW",
+        help="The model's input in pixels, in place of the model's own.",
+        show_default=False,
+    ),
+]
+Resize = Annotated[
+    Policy | None,
+    typer.Option(
+        envvar="CLSSPEC_RESIZE",
+        help="squash: ignore the aspect ratio; crop: cut the centre out; fit: keep all of the "
+        "picture and its aspect ratio. The model's own unless given.",
+        show_default=False,
+    ),
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        envvar="CLSSPEC_TASKS",
+        metavar="cls,patches",
+        help="What to keep. Both, or the patches where the file is a .npy, unless given.",
+        show_default=False,
+    ),
+]
+Layers = Annotated[
+    str,
+    typer.Option(
+        envvar="CLSSPEC_LAYERS",
+        metavar="5,11:raw",
+        help="Blocks, counted from 0; raw leaves the final norm out. The last one unless given.",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(min=1, envvar="CLSSPEC_BATCH_SIZE", help="Most pictures in one forward pass."),
+]
+MaxPixels = Annotated[
+    int,
+    typer.Option(min=1, envvar="CLSSPEC_MAX_PIXELS", help="Larger pictures are refused unread."),
+]
+Background = Annotated[
+    str,
+    typer.Option(
+        envvar="CLSSPEC_BACKGROUND",
+        metavar="RRGGBB",
+        help="The colour behind transparent pixels, in hexadecimal.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+BundleFolder = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or hf:owner/name[@revision].")
+]
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE", help="Picture files.", show_default=False)
+]

@@ -1,0 +1,270 @@
+"""A picture in a file, in memory or in an array → its RGB pixels, within stated limits.
+
+Pillow's own bound against decompression bombs warns through the global `warnings` filters, which no
+thread can change for itself alone, and raises before the size is known. So the plugins are called
+here directly, without `Image.open`: the limit is `ImageLimits.max_pixels` alone, checked on the
+header. A few plugins look at Pillow's bound by themselves: WebP, TIFF and GIF pictures of more than
+twice `PIL.Image.MAX_IMAGE_PIXELS` are refused whatever the limit says, unless the process raises
+that too, and TIFF and GIF ones of more than once that cause Pillow's warning.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from clsspec_serve.errors import ImageError, UsageError
+
+DEFAULT_MAX_PIXELS = 89_478_485
+"""Pillow's own bound: a quarter of a gibibyte of 24-bit pixels."""
+DEFAULT_BACKGROUND = (255, 255, 255)
+
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """A JPEG's pixels, without what Pillow reads of the metadata beyond them.
+
+    Looking for the resolution in broken EXIF fails the whole file where warnings are errors. The
+    further pictures of an MPO file are Pillow's factory's doing, which this class does not pass.
+    """
+
+    def _read_dpi_from_exif(self) -> None:
+        return
+
+
+# A closed list: Pillow knows some fifty formats, and one of them starts Ghostscript.
+_FORMATS = (
+    _Jpeg,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    TiffImagePlugin.TiffImageFile,
+    BmpImagePlugin.BmpImageFile,
+    GifImagePlugin.GifImageFile,
+    AvifImagePlugin.AvifImageFile,
+    Jpeg2KImagePlugin.Jpeg2KImageFile,
+    PpmImagePlugin.PpmImageFile,
+)
+_FORMAT_NAMES = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM"
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is read, and over which colour transparent pixels are laid.
+
+    `max_pixels`: height times width. `background`: RGB in 0..255. Raises UsageError
+    outside of that.
+    """
+
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    background: tuple[int, int, int] = DEFAULT_BACKGROUND
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise UsageError(f"max_pixels is {self.max_pixels}; accepted are 1 and more")
+        if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
+            raise UsageError(f"background is {self.background}; accepted are three of 0..255")
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+class _Reader(io.BufferedReader):
+    """A file whose end, met while pixels are decoded, is an error.
+
+    Pillow fills truncated pictures with grey as soon as any library in the process has set
+    `ImageFile.LOAD_TRUNCATED_IMAGES`; what is read through this class is refused all the same.
+    """
+
+    decoding = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if self.decoding and not data and size != 0:
+            raise OSError("image file is truncated")
+        return data
+
+
+def read_image(source: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    """The picture's pixels, `(H, W, 3)` uint8, RGB, upright; the array may be read-only.
+
+    Opaque pictures of 8 bits are what `Image.convert("RGB")` gives. EXIF orientation is applied,
+    also to a Pillow image that still carries it; EXIF that cannot be read is ignored. Transparency
+    of any kind is composited over `limits.background`. 16-bit grey is scaled to 8 bits, rounded. Of
+    an animation the first frame is read. An array must be `(H, W, 3)` uint8, RGB.
+    Raises ImageError, in one line that names the source, for everything that cannot be read whole.
+    """
+    if isinstance(source, np.ndarray):
+        return check_pixels(source, limits.max_pixels)
+    if isinstance(source, Image.Image):
+        return _decode(source, "PIL image", limits)
+    if isinstance(source, bytes):
+        with _Reader(io.BytesIO(source)) as stream:
+            return _read_stream(stream, "image bytes", limits)
+    if not isinstance(source, str | os.PathLike):
+        kind = type(source).__name__
+        raise ImageError(f"{kind} is no image; accepted are a path, bytes, a PIL image, an array")
+    path = os.fspath(source)
+    name = path if path.isprintable() else ascii(path)
+    try:
+        # A pipe or a device would block, or never end.
+        if os.path.exists(path) and not os.path.isfile(path):
+            kind = "a directory" if os.path.isdir(path) else "not a regular file"
+            raise ImageError(f"{name}: is {kind}; accepted is an image file")
+        stream = _Reader(io.FileIO(path))
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be opened: {_reason(error)}") from error
+    with stream:
+        return _read_stream(stream, name, limits)
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """RGB in 0..255 from hexadecimal `RRGGBB`. Raises UsageError."""
+    try:
+        red, green, blue = bytes.fromhex(text.removeprefix("#"))
+    except ValueError:
+        raise UsageError(f"colour {text!r}; accepted is RRGGBB, such as ffffff") from None
+    return red, green, blue
+
+
+def check_pixels(pixels: NDArray[Any], max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+    """`pixels` itself, when it is `(H, W, 3)` uint8 and has 1 to `max_pixels` pixels.
+
+    Raises ImageError otherwise.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ImageError(
+            f"array: is {pixels.shape} {pixels.dtype}; accepted is (H, W, 3) uint8, not empty"
+        )
+    _check_size(pixels.shape[1], pixels.shape[0], "array", max_pixels)
+    return pixels
+
+
+def _read_stream(stream: _Reader, name: str, limits: ImageLimits) -> NDArray[np.uint8]:
+    try:
+        prefix = stream.read(16)
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read: {_reason(error)}") from error
+    if not prefix:
+        raise ImageError(f"{name}: is empty; accepted are {_FORMAT_NAMES}")
+    kind = _identify(prefix)
+    if kind is None:
+        raise ImageError(f"{name}: is not an image; accepted are {_FORMAT_NAMES}")
+    stream.seek(0)
+    try:
+        image = kind(stream)
+    # Plugins raise whatever the first thing was that hostile data broke.
+    except Exception as error:
+        raise ImageError(
+            f"{name}: {kind.format} header is truncated or damaged: {_reason(error)}"
+        ) from error
+    # The decoder of plain-text PPM finds the end of its last number by reading on.
+    stream.decoding = kind is not PpmImagePlugin.PpmImageFile
+    return _decode(image, name, limits)
+
+
+def _identify(prefix: bytes) -> type[ImageFile.ImageFile] | None:
+    for kind in _FORMATS:
+        accept = Image.OPEN[kind.format][1]
+        # A codec that this build of Pillow lacks answers with a sentence.
+        if len(prefix) > 1 and accept is not None and accept(prefix) is True:
+            return kind
+    return None
+
+
+def _decode(image: Image.Image, name: str, limits: ImageLimits) -> NDArray[np.uint8]:
+    _check_size(image.width, image.height, name, limits.max_pixels)
+    try:
+        image.load()
+        method = _UPRIGHT.get(_orientation(image))
+        upright = image if method is None else image.transpose(method)
+        if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
+            return _rgb_from_deep_grey(upright, name, limits.background)
+        if upright.has_transparency_data:
+            return _composite(upright, limits.background)
+        return np.asarray(upright.convert("RGB"))
+    except ImageError:
+        raise
+    except Exception as error:
+        kind = image.format or image.mode
+        raise ImageError(f"{name}: {kind} is truncated or damaged: {_reason(error)}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    # The pixels are sound; only a camera's note about them is not.
+    except Exception:
+        return 1
+
+
+def _composite(image: Image.Image, background: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Alpha compositing over one colour, rounded to nearest."""
+    # Pillow has no direct way from premultiplied grey to RGBA.
+    straight = image.convert("LA") if image.mode == "La" else image
+    rgba = np.asarray(straight.convert("RGBA")).astype(np.uint16)
+    alpha = rgba[..., 3:]
+    # At most 255 · 255 + 127, which 16 bits hold.
+    mixed = rgba[..., :3] * alpha + np.asarray(background, np.uint16) * (255 - alpha)
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _rgb_from_deep_grey(
+    image: Image.Image, name: str, background: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """Grey in 0..65535 → value / 257 rounded, so that white stays white."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ImageError(
+            f"{name}: has pixels of mode {image.mode} from {values.min()} to {values.max()}; "
+            "accepted are 8 bits per channel and grey integers in 0..65535"
+        )
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    if "transparency" in image.info:
+        rgb[values == image.info["transparency"]] = background
+    return rgb
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: has {width}x{height} = {width * height} pixels; accepted are {max_pixels}"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """The error's own words on one line, or its type where it has none."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

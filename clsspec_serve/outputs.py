@@ -1,0 +1,95 @@
+"""Features as files: npy, npz, safetensors, with the geometry beside the arrays."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save as save_safetensors
+
+from clsspec_serve.choices import Format
+from clsspec_serve.errors import OutputError, UsageError
+from clsspec_serve.predictor import FloatArray, Prediction
+
+
+def encode(prediction: Prediction, form: Format) -> bytes:
+    """One picture's features.
+
+    `npy`: the only array. `npz`: the arrays by name, and `geometry`, a JSON text. `safetensors`:
+    the arrays by name, and the JSON under `geometry` in the metadata.
+    """
+    if form == "npy":
+        return _npy(prediction)
+    return _encode(prediction.arrays, {"geometry": _json(prediction)}, form)
+
+
+def encode_many(predictions: Mapping[str, Prediction], form: Format) -> bytes:
+    """Several pictures' features in one file, each name led by the picture's and a slash."""
+    if form == "npy":
+        raise UsageError(
+            "several images do not fit in one .npy; use .npz, .safetensors or a folder"
+        )
+    arrays: dict[str, FloatArray] = {}
+    texts: dict[str, str] = {}
+    for picture, prediction in predictions.items():
+        arrays |= {f"{picture}/{name}": value for name, value in prediction.arrays.items()}
+        texts[f"{picture}/geometry"] = _json(prediction)
+    return _encode(arrays, texts, form)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears complete or not at all; raises `OutputError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _npy(prediction: Prediction) -> bytes:
+    if len(prediction.arrays) != 1:
+        raise UsageError(
+            f"a .npy file holds one array, not {', '.join(prediction.arrays)}; "
+            "choose one with --tasks and --layers, or use .npz or .safetensors"
+        )
+    buffer = io.BytesIO()
+    np.save(buffer, next(iter(prediction.arrays.values())), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _encode(arrays: Mapping[str, FloatArray], texts: Mapping[str, str], form: Format) -> bytes:
+    if form == "safetensors":
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        return save_safetensors(contiguous, metadata=dict(texts))
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        **arrays,
+        **{name: np.array(text) for name, text in texts.items()},
+    )
+    return buffer.getvalue()
+
+
+def _json(prediction: Prediction) -> str:
+    return json.dumps(prediction.geometry.to_dict())

@@ -1,0 +1,108 @@
+"""How close an engine's features are to PyTorch's, and how close they must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clsspec_serve.bundle import REFERENCE, Bundle
+from clsspec_serve.choices import Precision
+from clsspec_serve.engines.protocol import Engine
+from clsspec_serve.errors import BundleError
+from clsspec_serve.position import position_map
+
+Array = NDArray[Any]
+
+MAX_DIFFERENCE = 1e-4
+"""fp32: the largest difference, relative to the reference's largest value."""
+
+MIN_COSINE: dict[Precision, float] = {"bf16": 0.999}
+"""Lower precisions: the smallest cosine over all tokens."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One output compared with the reference.
+
+    `relative`: max |a - b| / max |b| over the array. `cosine`: the smallest over its vectors.
+    """
+
+    output: str
+    size: tuple[int, int]
+    relative: float
+    cosine: float
+
+    def within(self, precision: Precision) -> bool:
+        """Whether the precision's tolerance is met; NaN never is."""
+        if precision in MIN_COSINE:
+            return self.cosine >= MIN_COSINE[precision]
+        return self.relative <= MAX_DIFFERENCE
+
+    def describe(self, precision: Precision) -> str:
+        """What was seen and what is accepted."""
+        where = f"{self.output} at {self.size[0]}x{self.size[1]}"
+        if precision in MIN_COSINE:
+            return f"{where}: cosine {self.cosine:.6f}, at least {MIN_COSINE[precision]}"
+        return f"{where}: relative difference {self.relative:.1e}, at most {MAX_DIFFERENCE:.0e}"
+
+
+def compare(output: str, size: tuple[int, int], found: Array, reference: Array) -> Difference:
+    """Compare two arrays of one shape, the last axis being the features."""
+    if found.shape != reference.shape:
+        raise BundleError(f"{output} has shape {found.shape}, the reference {reference.shape}")
+    a, b = (x.astype(np.float64).reshape(-1, x.shape[-1]) for x in (found, reference))
+    relative = np.abs(a - b).max() / np.abs(b).max()
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine = ((a * b).sum(axis=1) / norms).min()
+    return Difference(output, size, float(relative), float(cosine))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A network input `(B, 4, H, W) uint8` and the PyTorch outputs by name."""
+
+    pixels: NDArray[np.uint8]
+    outputs: dict[str, Array]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.pixels.shape[2], self.pixels.shape[3]
+
+
+def run_sample(bundle: Bundle, engine: Engine, sample: Sample) -> list[Difference]:
+    """Run one sample through an engine and compare every output that the sample has."""
+    patch = bundle.manifest.architecture.patch_size
+    grid = (sample.size[0] // patch, sample.size[1] // patch)
+    position = position_map(bundle.manifest.position, bundle.position_table(), grid)
+    found = engine.run({"pixels": sample.pixels, "position": position}, list(sample.outputs))
+    return [
+        compare(name, sample.size, found[name], reference)
+        for name, reference in sample.outputs.items()
+    ]
+
+
+def save_samples(samples: list[Sample], path: Path) -> None:
+    """Write samples as one `.npz`: `0.pixels`, `0.cls`, `0.patches`, `1.pixels`, …"""
+    arrays: dict[str, Array] = {}
+    for index, sample in enumerate(samples):
+        arrays[f"{index}.pixels"] = sample.pixels
+        arrays |= {f"{index}.{name}": value for name, value in sample.outputs.items()}
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def reference_samples(bundle: Bundle) -> Iterator[Sample]:
+    """The samples that the bundle carries, from its export."""
+    with np.load(bundle.path / REFERENCE, allow_pickle=False) as arrays:
+        index = 0
+        while f"{index}.pixels" in arrays:
+            prefix = f"{index}."
+            names = [key for key in arrays if key.startswith(prefix) and key != f"{index}.pixels"]
+            outputs = {key.removeprefix(prefix): arrays[key] for key in names}
+            yield Sample(arrays[f"{index}.pixels"], outputs)
+            index += 1

@@ -1,0 +1,41 @@
+"""A bundle checked on this machine: every engine against the PyTorch outputs it carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clsspec_serve.bundle import Bundle
+from clsspec_serve.choices import EngineName, Precision
+from clsspec_serve.engines.select import PRECISIONS, installed_engines, load_engine
+from clsspec_serve.errors import EngineError
+from clsspec_serve.parity import Difference, reference_samples, run_sample
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """One engine at one precision; where it did not run, `reason` says why, without differences."""
+
+    engine: EngineName
+    precision: Precision
+    differences: tuple[Difference, ...]
+    reason: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Every output within the precision's tolerance; an engine that cannot run passes not."""
+        return bool(self.differences) and all(d.within(self.precision) for d in self.differences)
+
+
+def verify_engines(bundle: Bundle) -> list[EngineReport]:
+    """Run every installed engine at every precision it has on the bundle's own samples."""
+    samples = list(reference_samples(bundle))
+    reports = []
+    for name in installed_engines():
+        for precision in PRECISIONS[name]:
+            try:
+                engine = load_engine(bundle.graph, engine=name, precision=precision)
+                found = [d for sample in samples for d in run_sample(bundle, engine, sample)]
+                reports.append(EngineReport(name, precision, tuple(found)))
+            except EngineError as error:
+                reports.append(EngineReport(name, precision, (), str(error)))
+    return reports

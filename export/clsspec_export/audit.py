@@ -1,0 +1,156 @@
+"""Which matrix products a graph really executes, against the arithmetic of its architecture.
+
+Measured, not inferred: ONNX Runtime runs the graph with its profiler on, once as it was exported
+and once as ONNX Runtime itself saves it after all its optimisations.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from clsspec_serve.arithmetic import total_macs, weight_products
+from clsspec_serve.errors import ExportError
+from clsspec_serve.manifest import Architecture
+
+SHAPES = ((2, (3, 5)), (3, (6, 4)))
+"""(batch, grid) pairs that are run: neither the batch nor the grid may be frozen."""
+
+_WEIGHT_OPS = {"MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulBiasGelu"}
+_ATTENTION_OPS = {"Attention", "MultiHeadAttention"}
+
+Shape = list[int]
+
+
+@dataclass(frozen=True)
+class Executed:
+    """The products of one run.
+
+    `weights` counts (rows, width in, width out) of products with a weight, rows being tokens times
+    batch; `macs` is the multiply-accumulates of everything, the coverage channel left out.
+    """
+
+    weights: Counter[tuple[int, int, int]]
+    macs: int
+
+
+def audit(graph: Path, architecture: Architecture) -> None:
+    """Raise `ExportError` unless the graph multiplies exactly what its plain twin multiplies.
+
+    Every split QKV must be two products, over the [CLS] and over the patch tokens only.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        _save_optimised(graph, optimised)
+        for name, file in (("exported", graph), ("optimised", optimised)):
+            for batch, grid in SHAPES:
+                _compare(name, architecture, batch, grid, execute(file, architecture, batch, grid))
+
+
+def execute(graph: Path, architecture: Architecture, batch: int, grid: tuple[int, int]) -> Executed:
+    """Run a graph as it is, without further optimisation, and collect its products."""
+    rotary = architecture.family == "eva"
+    head_dim = architecture.embed_dim // architecture.num_heads
+    sides = [side * architecture.patch_size for side in grid]
+    inputs = {
+        "pixels": np.ones((batch, 4, *sides), dtype=np.uint8),
+        "position": np.ones(
+            (*grid, 2 * head_dim if rotary else architecture.embed_dim), dtype=np.float32
+        ),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            )
+            session.run(None, inputs)
+        except Exception as error:  # onnxruntime's errors share no public base class
+            reason = " ".join(str(error).split())
+            raise ExportError(
+                f"the graph does not run with a batch of {batch} and a grid of "
+                f"{grid[0]}x{grid[1]}: {reason}"
+            ) from error
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return _collect(events)
+
+
+def _collect(events: list[dict[str, Any]]) -> Executed:
+    weights: Counter[tuple[int, int, int]] = Counter()
+    macs = 0
+    for event in events:
+        arguments = event.get("args", {})
+        if event.get("cat") != "Node" or "output_type_shape" not in arguments:
+            continue
+        operator = arguments["op_name"]
+        inputs = [_shape(entry) for entry in arguments["input_type_shape"]]
+        output = _shape(arguments["output_type_shape"][0])
+        if operator in _WEIGHT_OPS:
+            rows, width_in = math.prod(output[:-1]), inputs[0][-1]
+            macs += rows * width_in * output[-1]
+            if len(output) < 4:  # products of two activations have a head axis
+                weights[rows, width_in, output[-1]] += 1
+        elif operator in _ATTENTION_OPS:
+            queries, keys = inputs[0], inputs[1]
+            macs += 2 * math.prod(queries) * keys[-2]
+        elif operator == "Conv":
+            # Without overlap each byte meets each output channel once; coverage is one in four.
+            macs += math.prod(inputs[0]) // 4 * 3 * output[1]
+    return Executed(weights, macs)
+
+
+def _compare(
+    name: str, architecture: Architecture, batch: int, grid: tuple[int, int], found: Executed
+) -> None:
+    where = f"the {name} graph (batch {batch}, grid {grid[0]}x{grid[1]})"
+    expected = Counter(
+        (batch * product.tokens, product.width_in, product.width_out)
+        for product in weight_products(architecture, grid)
+    )
+    if found.weights != expected:
+        extra, lacking = found.weights - expected, expected - found.weights
+        raise ExportError(
+            f"{where} has other products than its architecture: "
+            f"too many of {_listed(extra)}; too few of {_listed(lacking)} (rows x in x out)"
+        )
+    twin = batch * total_macs(architecture.model_copy(update={"specialization": None}), grid)
+    if found.macs != twin:
+        raise ExportError(
+            f"{where} does {found.macs:,} multiply-accumulates, its plain twin {twin:,}"
+        )
+
+
+def _save_optimised(graph: Path, path: Path) -> None:
+    options = _options()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = str(path)
+    options.add_session_config_entry(
+        "session.optimized_model_external_initializers_file_name", path.name + ".data"
+    )
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _options() -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options
+
+
+def _shape(entry: dict[str, Shape]) -> Shape:
+    return next(iter(entry.values()))
+
+
+def _listed(products: Counter[tuple[int, int, int]]) -> str:
+    rows = [f"{n} x ({r} x {i} x {o})" for (r, i, o), n in sorted(products.items())]
+    return ", ".join(rows) or "none"

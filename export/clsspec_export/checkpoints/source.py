@@ -1,0 +1,54 @@
+"""A checkpoint from whatever its user calls it, with the facts of its origin."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from clsspec_export.checkpoints.checkpoint import Checkpoint, Origin
+from clsspec_export.checkpoints.random import random_checkpoint
+from clsspec_export.checkpoints.read import read_checkpoint
+from clsspec_export.checkpoints.timm_files import read_timm_name, timm_licence
+from clsspec_export.fetch import resolve
+
+RANDOM = "random:"
+
+
+def load_checkpoint(
+    reference: str, *, architecture: str | None = None, rules: Path | None = None
+) -> tuple[Checkpoint, Origin]:
+    """Resolve, download where needed, and read; see `resolve` and `read_checkpoint`.
+
+    `random:NAME` is an architecture with random weights.
+    """
+    if reference.startswith(RANDOM):
+        return random_checkpoint(reference.removeprefix(RANDOM)), Origin(reference)
+    local = resolve(reference)
+    if local.path is None:
+        name = local.architecture or ""
+        return read_timm_name(name), Origin(reference, licence=timm_licence(name))
+    checkpoint = read_checkpoint(local.path, architecture=architecture, rules=rules)
+    return checkpoint, Origin(
+        source=local.path.name if reference == str(local.path) else reference,
+        sha256=_digest(local.path),
+        licence=local.licence,
+        licence_text=_licence_text(local.path),
+    )
+
+
+def _digest(path: Path) -> str:
+    """sha256 of the weights file; of the shards of a folder, one after the other by name."""
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _licence_text(path: Path) -> str | None:
+    if path.is_file():
+        return None
+    found = sorted(file for file in path.glob("LICENSE*") if file.is_file())
+    return found[0].read_text(encoding="utf-8", errors="replace") if found else None

@@ -1,0 +1,46 @@
+"""The README of a bundle: what it is, where it came from, how close it is."""
+
+from __future__ import annotations
+
+from clsspec_serve.manifest import Manifest
+
+
+def model_card(manifest: Manifest) -> str:
+    """A short model card in Markdown, from the manifest alone."""
+    architecture, provenance = manifest.architecture, manifest.provenance
+    specialization = architecture.specialization
+    split = "none (plain)"
+    if specialization is not None:
+        parts = {
+            "norms": specialization.norms,
+            "final norm": specialization.final_norm,
+            "LayerScale": specialization.layer_scale,
+            f"QKV of the first {specialization.qkv_blocks} blocks": specialization.qkv_blocks,
+        }
+        split = ", ".join(name for name, present in parts.items() if present)
+    rows = "\n".join(
+        f"| {parity.engine} {parity.precision} | {parity.cls:.1e} | {parity.patches:.1e} |"
+        for parity in manifest.parity
+    )
+    warning = (
+        "\n**The weights are random: the features mean nothing.**\n"
+        if provenance.format == "random"
+        else ""
+    )
+    return f"""# {manifest.name}
+
+A clsspec bundle of `{architecture.name}`: {architecture.parameters:,} parameters, patch
+{architecture.patch_size}, {architecture.embed_dim} wide, {architecture.depth} blocks.
+{warning}
+- weights of their own for [CLS] and patches: {split}
+- source: {provenance.source} (format {provenance.format})
+- licence of the weights: {provenance.licence or "not stated by the source"}
+
+Largest difference to PyTorch, relative to its largest value:
+
+| engine | [CLS] | patches |
+|---|---|---|
+{rows}
+
+`clsspec verify FOLDER` checks the files and repeats the comparison on this machine.
+"""

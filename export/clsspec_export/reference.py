@@ -1,0 +1,78 @@
+"""The PyTorch model as the yardstick: normalised pixels, torch's own resize of the positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from clsspec_export.backbone import Backbone
+from clsspec_export.checkpoints.checkpoint import Checkpoint
+from clsspec_serve.manifest import LearnedPosition, Output, RotaryPosition
+from clsspec_serve.parity import Sample
+
+
+class Reference:
+    """Features of a checkpoint as PyTorch computes them, sharing no code with the runtime side."""
+
+    def __init__(self, checkpoint: Checkpoint, outputs: Sequence[Output]) -> None:
+        self._checkpoint = checkpoint
+        self._backbone = Backbone(checkpoint.model, outputs).eval()
+
+    @torch.inference_mode()
+    def sample(self, pixels: NDArray[np.uint8]) -> Sample:
+        """Run `(B, 4, H, W) uint8` and keep the outputs, fp32."""
+        patch = self._backbone.proj.kernel_size[0]
+        grid = (pixels.shape[2] // patch, pixels.shape[3] // patch)
+        position = torch_position(self._checkpoint.position, self._checkpoint.table, grid)
+        values = self._backbone(self.normalise(pixels), position)
+        named: dict[str, NDArray[Any]] = {
+            output.name: value.numpy()
+            for output, value in zip(self._backbone.outputs, values, strict=True)
+        }
+        return Sample(pixels, named)
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """`(B, 3, H, W)` float32: bytes to [0, 1], minus mean, over std; the padding is 0."""
+        tensor = torch.from_numpy(pixels)
+        mean, std = (
+            torch.tensor(values).view(1, 3, 1, 1)
+            for values in (
+                self._checkpoint.preprocessing.mean,
+                self._checkpoint.preprocessing.std,
+            )
+        )
+        return (tensor[:, :3].float() / 255 - mean) / std * tensor[:, 3:]
+
+
+def torch_position(
+    position: LearnedPosition | RotaryPosition, table: Tensor, grid: tuple[int, int]
+) -> Tensor:
+    """`(h, w, C)`: the position input by the source's rule, computed by PyTorch."""
+    if isinstance(position, RotaryPosition):
+        return _torch_rotary(table, grid)
+    if grid == position.grid:
+        return table
+    image = table.permute(2, 0, 1).unsqueeze(0)
+    if position.offset:
+        scale = tuple((n + position.offset) / n0 for n, n0 in zip(grid, position.grid, strict=True))
+        resized = functional.interpolate(
+            image, scale_factor=scale, mode="bicubic", antialias=position.antialias
+        )
+    else:
+        resized = functional.interpolate(
+            image, size=grid, mode="bicubic", antialias=position.antialias
+        )
+    return resized[0].permute(1, 2, 0)
+
+
+def _torch_rotary(periods: Tensor, grid: tuple[int, int]) -> Tensor:
+    rows, columns = ((torch.arange(n) + 0.5) / n * 2 - 1 for n in grid)
+    coordinates = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+    angles = (2 * torch.pi * coordinates.unsqueeze(-1) / periods).flatten(2).repeat(1, 1, 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

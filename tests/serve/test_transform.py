@@ -1,0 +1,334 @@
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data import create_transform
+from timm.data.transforms_factory import transforms_imagenet_eval
+from transformers import BitImageProcessor, DINOv3ViTImageProcessor
+
+from clsspec_serve.errors import ImageError, UsageError
+from clsspec_serve.images import DEFAULT_MAX_PIXELS
+from clsspec_serve.manifest import Preprocessing
+from clsspec_serve.transform import plan, transform
+
+STATISTICS: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+PHOTOS = {
+    "astronaut": skimage.data.astronaut(),
+    "coffee": skimage.data.coffee(),
+    "chelsea": skimage.data.chelsea(),
+    "rocket": skimage.data.rocket(),
+    "tall": skimage.data.coffee().transpose(1, 0, 2)[:501, :333],
+    "small": skimage.data.chelsea()[100:161, 90:180],
+    "strip": skimage.data.rocket()[:7, :],
+    "pixel": skimage.data.coffee()[200:201, 200:201],
+}
+PIXELS = PHOTOS["chelsea"]  # (300, 451)
+
+
+def preprocessing(**changes: Any) -> Preprocessing:
+    given = {"size": (224, 224), "policy": "squash", "interpolation": "bicubic"}
+    return Preprocessing(**STATISTICS | given | changes)
+
+
+def timm_eval(
+    pixels: NDArray[np.uint8], size: tuple[int, int], crop_pct: float, mode: str, interpolation: str
+) -> NDArray[np.uint8]:
+    evaluate = transforms_imagenet_eval(
+        img_size=size,
+        crop_pct=crop_pct,
+        crop_mode=mode,
+        interpolation=interpolation,
+        normalize=False,
+    )
+    tensor = evaluate(Image.fromarray(pixels))
+    assert isinstance(tensor, torch.Tensor)
+    return tensor.numpy()
+
+
+# timm
+
+
+@pytest.mark.parametrize("crop_pct", [0.875, 0.9, 0.95, 1.0, 1.3])
+@pytest.mark.parametrize("size", [(224, 224), (518, 518), (224, 336), (322, 196), (98, 97)])
+@pytest.mark.parametrize(("policy", "mode"), [("squash", "squash"), ("crop", "center")])
+@pytest.mark.parametrize("name", PHOTOS)
+def test_pixels_are_timms_to_the_bit(
+    name: str, policy: str, mode: str, size: tuple[int, int], crop_pct: float
+) -> None:
+    expected = timm_eval(PHOTOS[name], size, crop_pct, mode, "bicubic")
+    resize = (int(size[0] // crop_pct), int(size[1] // crop_pct))
+    settings = preprocessing(size=size, resize=resize, policy=policy)
+    # With a patch of one pixel nothing is padded.
+    out, geometry = transform(PHOTOS[name], settings, 1)
+    np.testing.assert_array_equal(out[:3], expected)
+    assert (out[3] == 1).all()
+    assert geometry.input == size
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(("policy", "mode"), [("squash", "squash"), ("crop", "center")])
+@pytest.mark.parametrize("name", ["coffee", "tall", "small"])
+def test_every_interpolation_is_timms_to_the_bit(
+    name: str, policy: str, mode: str, interpolation: str
+) -> None:
+    expected = timm_eval(PHOTOS[name], (224, 224), 0.875, mode, interpolation)
+    settings = preprocessing(resize=(256, 256), policy=policy, interpolation=interpolation)
+    np.testing.assert_array_equal(transform(PHOTOS[name], settings, 16)[0][:3], expected)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.tuples(*[st.integers(1, 90)] * 2), st.tuples(*[st.integers(1, 60)] * 2))
+@pytest.mark.parametrize("crop_pct", [0.875, 1.0])
+def test_every_size_of_picture_is_timms_to_the_bit(
+    crop_pct: float, image: tuple[int, int], size: tuple[int, int]
+) -> None:
+    pixels = np.ascontiguousarray(PIXELS[100 : 100 + image[0], 50 : 50 + image[1]])
+    expected = timm_eval(pixels, size, crop_pct, "center", "bilinear")
+    resize = (int(size[0] // crop_pct), int(size[1] // crop_pct))
+    settings = preprocessing(size=size, resize=resize, policy="crop", interpolation="bilinear")
+    np.testing.assert_array_equal(transform(pixels, settings, 1)[0][:3], expected)
+
+
+def test_timms_default_evaluation_is_reproduced_up_to_its_normalisation() -> None:
+    settings = preprocessing(resize=(256, 256), policy="crop")
+    expected = create_transform((3, 224, 224), interpolation="bicubic", crop_pct=0.875)(
+        Image.fromarray(PIXELS)
+    )
+    out, _ = transform(PIXELS, settings, 14)
+    mean, std = (np.asarray(v, np.float32)[:, None, None] for v in STATISTICS.values())
+    np.testing.assert_allclose((out[:3] / np.float32(255) - mean) / std, expected, atol=1e-6)
+
+
+# Hugging Face
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket", "tall", "small"])
+def test_dinov2s_hub_processor_agrees_within_one_level(name: str) -> None:
+    processor = BitImageProcessor(
+        size={"shortest_edge": 256},
+        crop_size={"height": 224, "width": 224},
+        resample=Image.Resampling.BICUBIC,
+        do_normalize=False,
+    )
+    expected = processor(Image.fromarray(PHOTOS[name]), return_tensors="np")["pixel_values"][0]
+    settings = preprocessing(resize=(256, 256), policy="crop", crop_offset="floor")
+    out, _ = transform(PHOTOS[name], settings, 14)
+    assert np.abs(out[:3] / 255.0 - expected).max() <= 1 / 255 + 1e-6
+    # Most of them agree exactly, which a crop beside the right one would not.
+    assert np.abs(out[:3] / 255.0 - expected).mean() < 0.02 / 255
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket", "tall", "small"])
+def test_dinov3s_hub_processor_agrees_within_one_level(name: str) -> None:
+    processor = DINOv3ViTImageProcessor(do_normalize=False)
+    expected = processor(Image.fromarray(PHOTOS[name]), return_tensors="np")["pixel_values"][0]
+    out, _ = transform(PHOTOS[name], preprocessing(interpolation="bilinear"), 16)
+    difference = np.abs(out[:3] / 255.0 - expected)
+    assert difference.max() <= 1 / 255 + 1e-6
+    # Its processor does not round: about a quarter of a level on average, and no more.
+    assert difference.mean() < 0.3 / 255
+
+
+def test_the_crops_offset_is_half_to_even_or_rounded_down() -> None:
+    # 227 - 224 = 3: half of it is 1.5.
+    odd = preprocessing(resize=(227, 227))
+    assert plan((500, 500), odd, 14).crop == (2, 2, 224, 224)
+    floor = preprocessing(resize=(227, 227), crop_offset="floor")
+    assert plan((500, 500), floor, 14).crop == (1, 1, 224, 224)
+    # 225 - 224 = 1: a half is rounded to even.
+    assert plan((500, 500), preprocessing(resize=(225, 225)), 14).crop[:2] == (0, 0)
+
+
+# The explicit size
+
+
+@pytest.mark.parametrize("policy", ["squash", "crop"])
+def test_a_picture_of_the_explicit_size_is_not_resampled(policy: str) -> None:
+    settings = preprocessing(resize=(256, 256), policy=policy)
+    out, geometry = transform(PIXELS, settings, 14, size=(300, 451))
+    # 300 → 308, 451 → 462: 4 and 4, 5 and 6.
+    assert geometry.padding == (4, 5, 4, 6)
+    assert geometry.grid == (22, 33)
+    np.testing.assert_array_equal(out[:3, 4:-4, 5:-6].transpose(1, 2, 0), PIXELS)
+
+
+def test_a_picture_of_the_models_own_size_still_follows_its_protocol() -> None:
+    settings = preprocessing(size=(300, 451), resize=(350, 500))
+    assert plan((300, 451), settings, 1).resized == (350, 500)
+
+
+def test_resize_grows_with_the_explicit_size_and_is_rounded_down() -> None:
+    settings = preprocessing(resize=(256, 248))
+    geometry = plan((1000, 1000), settings, 14, size=(420, 350))
+    assert geometry.resized == (420 * 256 // 224, 350 * 248 // 224)
+    assert geometry.crop == (30, 18, 420, 350)
+    # 100 / 224 of a pixel is still one.
+    small = preprocessing(resize=(100, 100))
+    assert plan((1000, 1000), small, 1, size=(1, 1)).resized == (1, 1)
+
+
+@pytest.mark.parametrize(("policy", "mode"), [("squash", "squash"), ("crop", "center")])
+@pytest.mark.parametrize("size", [(448, 448), (336, 448)])
+def test_an_explicit_size_gives_what_timm_gives_at_that_size(
+    size: tuple[int, int], policy: str, mode: str
+) -> None:
+    settings = preprocessing(resize=(256, 256), policy=policy)
+    out, _ = transform(PIXELS, settings, 14, size=size)
+    np.testing.assert_array_equal(out[:3], timm_eval(PIXELS, size, 0.875, mode, "bicubic"))
+
+
+@pytest.mark.parametrize("size", [(0, 224), (224, -1)])
+def test_a_size_below_one_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match="accepted are 1 and more"):
+        transform(PIXELS, preprocessing(), 14, size=size)
+
+
+# Padding
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_padding_is_centred_zero_and_not_covered(own: bool) -> None:
+    size = (225, 229)
+    settings = preprocessing(size=size) if own else preprocessing()
+    out, geometry = transform(PIXELS, settings, 14, size=None if own else size)
+    # 225 → 238 with 13, 229 → 238 with 9: the odd pixel goes to the bottom and right.
+    assert geometry.padding == (6, 4, 7, 5)
+    assert geometry.input == out.shape[1:] == (238, 238)
+    expected = np.pad(timm_eval(PIXELS, size, 1.0, "squash", "bicubic"), ((0, 0), (6, 7), (4, 5)))
+    np.testing.assert_array_equal(out[:3], expected)
+    np.testing.assert_array_equal(out[3], np.pad(np.ones(size), ((6, 7), (4, 5))))
+
+
+def test_black_around_a_small_picture_is_content() -> None:
+    out, geometry = transform(PIXELS, preprocessing(resize=(100, 101)), 14)
+    assert geometry.crop == (-62, -61, 224, 224)
+    assert (out[3] == 1).all()
+    assert out[:3, :62].max() == 0
+    assert out[:3, 62].max() > 0
+
+
+# fit
+
+
+def test_fit_keeps_the_aspect_ratio_and_the_area_in_whole_patches() -> None:
+    out, geometry = transform(PIXELS, preprocessing(policy="fit", resize=(256, 256)), 14)
+    # 300 · s and 451 · s with s² = 224² / (300 · 451): 182.7 and 274.6.
+    assert geometry.resized == geometry.input == (182, 280)
+    assert geometry.padding == (0, 0, 0, 0)
+    expected = Image.fromarray(PIXELS).resize((280, 182), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(out[:3].transpose(1, 2, 0), np.asarray(expected))
+    assert (out[3] == 1).all()
+
+
+def test_the_policy_asked_for_replaces_the_models_own() -> None:
+    asked, geometry = transform(PIXELS, preprocessing(), 14, policy="fit", size=(420, 420))
+    own, _ = transform(PIXELS, preprocessing(policy="fit", size=(420, 420)), 14)
+    np.testing.assert_array_equal(asked, own)
+    assert geometry.grid == (24, 37)
+
+
+def test_fit_does_not_resample_a_picture_that_fits_already() -> None:
+    fitting = np.ascontiguousarray(PIXELS[:182, :280])
+    out, _ = transform(fitting, preprocessing(policy="fit"), 14)
+    np.testing.assert_array_equal(out[:3].transpose(1, 2, 0), fitting)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 100_000)] * 2),
+    st.tuples(*[st.integers(1, 2000)] * 2),
+    st.integers(1, 32),
+)
+def test_fit_never_pads_nor_exceeds_the_area_by_more_than_rounding(
+    image: tuple[int, int], size: tuple[int, int], patch: int
+) -> None:
+    try:
+        geometry = plan(image, preprocessing(policy="fit"), patch, size=size)
+    except ImageError:
+        # Only Pillow's intermediate picture can be too large here.
+        assert image[0] * 2000 * 2000 > DEFAULT_MAX_PIXELS
+        return
+    assert geometry.padding == (0, 0, 0, 0)
+    assert geometry.crop == (0, 0, *geometry.input)
+    # Each side is at most half a patch more than its share of the area.
+    height, width = geometry.grid
+    area = max(size[0] * size[1] / patch**2, 1)
+    assert (height - 0.5) * (width - 0.5) <= area
+    assert (height + 0.5) * (width + 0.5) >= min(area, (height + width + 1) / 2)
+
+
+# Elongated pictures
+
+
+@pytest.mark.parametrize(
+    ("image", "policy"),
+    [
+        *(((1, 1), policy) for policy in ("squash", "crop", "fit")),
+        *(((1, 5000), policy) for policy in ("squash", "fit")),
+        *(((5000, 1), policy) for policy in ("squash", "fit")),
+        *[((1, 200), "crop"), ((200, 1), "crop")],
+    ],
+)
+def test_tiny_and_elongated_pictures_are_read(image: tuple[int, int], policy: str) -> None:
+    pixels = np.full((*image, 3), 77, np.uint8)
+    out, geometry = transform(pixels, preprocessing(resize=(256, 256), policy=policy), 14)
+    assert geometry.image == image
+    assert (out[:3] == 77).all()
+    assert out.nbytes < 4 * 2 * 224 * 224
+
+
+@pytest.mark.parametrize(
+    ("image", "policy"),
+    [((1, 5000), "crop"), ((100_000, 1), "crop"), ((40_000_000, 1), "squash")],
+)
+def test_a_picture_too_elongated_to_resample_is_refused_without_its_memory(
+    image: tuple[int, int], policy: str
+) -> None:
+    # Rows of the one pixel, again and again: an array that takes no memory.
+    pixels = np.broadcast_to(np.uint8(7), (*image, 3))
+    settings = preprocessing(size=(518, 518), policy=policy)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=f"accepted are {DEFAULT_MAX_PIXELS}") as info:
+            transform(pixels, settings, 14)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(("resize", "resampled"), [(224, 100_000), (10, 4464)])
+def test_an_explicit_size_that_is_too_large_is_refused(resize: int, resampled: int) -> None:
+    settings = preprocessing(resize=(resize, resize))
+    with pytest.raises(ImageError, match=f"{resampled}x{resampled} with 1000"):
+        transform(PIXELS, settings, 1, size=(100_000, 100_000))
+
+
+def test_pixels_of_another_type_are_refused() -> None:
+    with pytest.raises(ImageError, match="array: is"):
+        transform(PIXELS.astype(np.float32), preprocessing(), 14)  # type: ignore[arg-type]  # tested
+
+
+def test_the_pixels_given_are_left_alone() -> None:
+    pixels = PIXELS.copy()
+    transform(pixels, preprocessing(), 14, size=(300, 451))
+    np.testing.assert_array_equal(pixels, PIXELS)
+
+
+def test_a_patch_of_the_input_shows_its_place_in_the_picture() -> None:
+    # One bright spot, found in the input where the geometry says.
+    pixels = np.zeros((300, 451, 3), np.uint8)
+    pixels[196:204, 246:254] = 255
+    for policy in ("squash", "crop", "fit"):
+        out, geometry = transform(pixels, preprocessing(resize=(256, 256), policy=policy), 14)
+        (height, width), patch = geometry.grid, geometry.patch
+        light = out[0].reshape(height, patch, width, patch).sum((1, 3), dtype=np.int64)
+        brightest = np.unravel_index(light.argmax(), light.shape)
+        assert geometry.image_to_patch(200, 250) == tuple(int(i) for i in brightest)
