@@ -80,8 +80,12 @@ class SpecializedAttention(nn.Module):
         )
 
     def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
-        batch, tokens, _ = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
+        return self.attend(self.qkv(x), rope)
+
+    def attend(self, qkv: Tensor, rope: Tensor | None = None) -> Tensor:
+        """Everything after the QKV layer: `(B, N, 3 * heads * head_dim)` to `(B, N, D)`."""
+        batch, tokens, _ = qkv.shape
+        qkv = qkv.reshape(batch, tokens, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from clsspec_export.specialize import ViT
 from clsspec_serve.manifest import Output
+
+Tokens = tuple[Tensor, Tensor]
+"""The prefix tokens `(B, prefix, D)` and the patch tokens `(B, h * w, D)`."""
 
 
 class Backbone(nn.Module):
@@ -38,25 +41,36 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor, position: Tensor) -> tuple[Tensor, ...]:
         x = self.proj(image.to(self.proj.weight.dtype))
         batch, width, rows, columns = x.shape
-        x = self.embed_norm(x.flatten(2).transpose(1, 2))
+        patches = self.embed_norm(x.flatten(2).transpose(1, 2))
         position = position.flatten(0, 1)
         if not self.rotary:
-            x = x + position
-        x = self.norm_pre(torch.cat([self.prefix.expand(batch, -1, -1), x], dim=1))
+            patches = patches + position
+        prefix = self.prefix.expand(batch, -1, -1)
+        features: dict[Output, Tensor] = {}
+        for layer, norm, tokens in self.encode((prefix, patches), position):
+            for output in self.outputs:
+                if (output.layer, output.norm) == (layer, norm):
+                    features[output] = (
+                        tokens[0][:, 0]
+                        if output.kind == "cls"
+                        else tokens[1].reshape(batch, rows, columns, width)
+                    )
+        return tuple(features[output] for output in self.outputs)
+
+    def encode(self, tokens: Tokens, position: Tensor) -> Iterator[tuple[int, bool, Tokens]]:
+        """Each wanted layer's tokens, without (False) or with (True) the final norm."""
         rope = position if self.rotary else None
-        tokens = {}
+        x = self.norm_pre(torch.cat(tokens, dim=1))
+        prefix = self.prefix.shape[1]
         for layer, block in enumerate(self.blocks):
             x = block(x, rope=rope)
-            tokens[layer, False] = x
-            if any(output.layer == layer and output.norm for output in self.outputs):
-                tokens[layer, True] = self.norm(x)
-        prefix = self.prefix.shape[1]
-        return tuple(
-            tokens[output.layer, output.norm][:, 0]
-            if output.kind == "cls"
-            else tokens[output.layer, output.norm][:, prefix:].reshape(batch, rows, columns, width)
-            for output in self.outputs
-        )
+            for norm in self.wanted(layer):
+                y = self.norm(x) if norm else x
+                yield layer, norm, (y[:, :prefix], y[:, prefix:])
+
+    def wanted(self, layer: int) -> set[bool]:
+        """Whether a layer is put out without (False) and with (True) the final norm."""
+        return {output.norm for output in self.outputs if output.layer == layer}
 
 
 def prefix_tokens(model: ViT) -> Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 
 from clsspec_export.architectures import describe, specialized_name
 from clsspec_export.audit import audit
-from clsspec_export.backbone import Backbone
 from clsspec_export.checkpoints.checkpoint import Checkpoint, Origin
 from clsspec_export.model_card import model_card
 from clsspec_export.onnx_graph import export_graph, fold_pixels
@@ -22,6 +21,7 @@ from clsspec_export.specialize import (
     specialization_of,
     specialize,
 )
+from clsspec_export.streams import exportable
 from clsspec_serve.bundle import (
     GRAPH,
     POSITION,
@@ -85,7 +85,7 @@ def export_bundle(
     with new_folder(destination, replace=replace) as folder:
         report("writing the graph")
         proj = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
-        export_graph(Backbone(checkpoint.model, outputs, proj), folder / GRAPH)
+        export_graph(exportable(checkpoint.model, outputs, proj), folder / GRAPH)
         np.save(folder / POSITION, checkpoint.table.numpy(), allow_pickle=False)
 
         report("auditing the products of the graph")

@@ -24,6 +24,9 @@ FORMAT = "dinov2"
 SIZES = {384: "small", 768: "base", 1024: "large", 1280: "huge", 1536: "giant"}
 """The size in timm's names by width."""
 
+_WRAPPERS = ("module", "_fsdp_wrapped_module", "_orig_mod")
+"""What DataParallel, FSDP and torch.compile put between the parts of a name."""
+
 _RULES = [
     Rule(r"mask_token", None),
     Rule(r"register_tokens", "reg_token"),
@@ -94,6 +97,5 @@ def _architecture(state: StateDict, source: str) -> str:
 
 
 def _clean(key: str) -> str:
-    for wrapper in ("module.", "_fsdp_wrapped_module.", "_orig_mod."):
-        key = key.replace(wrapper, "")
-    return key
+    parts = str(key).split(".")
+    return ".".join(part for part in parts if part not in _WRAPPERS)

@@ -15,7 +15,7 @@ from clsspec_export.checkpoints.checkpoint import (
     without_register_positions,
 )
 from clsspec_export.checkpoints.dinov2 import SIZES
-from clsspec_export.checkpoints.hf_layout import Config, join_qkv, require_gelu, square
+from clsspec_export.checkpoints.hf_layout import Config, join_qkv, require_activation, square
 from clsspec_export.checkpoints.renaming import Rule, rename
 from clsspec_export.specialize import PLAIN, ViT, specialize
 from clsspec_serve.manifest import LearnedPosition, Preprocessing
@@ -72,7 +72,7 @@ def _model(config: Config, registers: bool, source: str) -> tuple[str, ViT]:
     if gated:
         hidden = 2 * ((int(hidden * 2 / 3) + 7) // 8 * 8)
     else:
-        require_gelu(config, source)
+        require_activation(config, "gelu", source)
     variant = "_reg4" if registers else ""
     base = "giant" if gated else "small"
     model = create(

@@ -9,7 +9,7 @@ from timm.layers import LayerNorm
 
 from clsspec_export.checkpoints.checkpoint import Checkpoint, StateDict, load_strict
 from clsspec_export.checkpoints.dinov3 import NAMES, converted
-from clsspec_export.checkpoints.hf_layout import Config, join_qkv, require_gelu, square
+from clsspec_export.checkpoints.hf_layout import Config, join_qkv, require_activation, square
 from clsspec_export.checkpoints.renaming import Rule, rename
 from clsspec_serve.manifest import Preprocessing, RotaryPosition
 
@@ -42,8 +42,7 @@ def read_hf_dinov3(
 ) -> Checkpoint:
     """A `DINOv3ViTModel`. The rotary periods follow from `rope_theta`, in fp32."""
     gated = config.get("use_gated_mlp", False)
-    if not gated:
-        require_gelu(config, source)
+    require_activation(config, "silu" if gated else "gelu", source)
     width, heads = config["hidden_size"], config["num_attention_heads"]
     depth, head_dim = config["num_hidden_layers"], width // heads
     base = "vit_small_plus_patch16_dinov3_qkvb" if gated else "vit_small_patch16_dinov3_qkvb"

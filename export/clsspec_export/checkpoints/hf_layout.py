@@ -46,7 +46,8 @@ def square(config: Config, field: str, source: str) -> int:
     return int(sides.pop())
 
 
-def require_gelu(config: Config, source: str) -> None:
-    """Refuse an MLP with another activation than the exact GELU of all published models."""
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise CheckpointError(f"{source}: hidden_act {config['hidden_act']!r}; accepted is 'gelu'")
+def require_activation(config: Config, accepted: str, source: str) -> None:
+    """Refuse an MLP with another activation than all published models have."""
+    found = config.get("hidden_act", accepted)
+    if found != accepted:
+        raise CheckpointError(f"{source}: hidden_act {found!r}; accepted is {accepted!r}")

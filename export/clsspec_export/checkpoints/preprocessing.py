@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
+from pydantic import ValidationError
 from timm.data import resolve_model_data_config
 
 from clsspec_export.specialize import ViT
@@ -73,24 +74,35 @@ def from_huggingface(config: Mapping[str, Any], source: str) -> Preprocessing:
         raise CheckpointError(f"{source}: resample {resample!r} is not supported")
     if not config.get("do_resize", True) or not config.get("do_normalize", True):
         raise CheckpointError(f"{source}: a processor that does not resize or normalise")
-    size = config["size"]
-    if "shortest_edge" in size:
-        short = size["shortest_edge"]
-        resize, policy = (short, short), "crop"
+    size = config.get("size")
+    if isinstance(size, dict) and "shortest_edge" in size:
+        resize, policy = (size["shortest_edge"],) * 2, "crop"
     else:
-        resize, policy = (size["height"], size["width"]), "squash"
-    crop = config.get("crop_size") if config.get("do_center_crop", policy == "crop") else None
-    if crop is None and policy == "crop":
+        resize, policy = _sides(config, "size", source), "squash"
+    cropped = config.get("do_center_crop", policy == "crop") and config.get("crop_size") is not None
+    if policy == "crop" and not cropped:
         raise CheckpointError(f"{source}: a shortest edge without a centre crop has no fixed size")
-    final = resize if crop is None else (crop["height"], crop["width"])
-    return Preprocessing.model_validate(
-        {
-            "size": final,
-            "resize": None if resize == final else resize,
-            "policy": policy,
-            "interpolation": _PIL_RESAMPLE[resample],
-            "crop_offset": "floor",
-            "mean": tuple(config.get("image_mean", IMAGENET_MEAN)),
-            "std": tuple(config.get("image_std", IMAGENET_STD)),
-        }
-    )
+    final = _sides(config, "crop_size", source) if cropped else resize
+    try:
+        return Preprocessing.model_validate(
+            {
+                "size": final,
+                "resize": None if resize == final else resize,
+                "policy": policy,
+                "interpolation": _PIL_RESAMPLE[resample],
+                "crop_offset": "floor",
+                "mean": config.get("image_mean", IMAGENET_MEAN),
+                "std": config.get("image_std", IMAGENET_STD),
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{source}: {where}: {first['msg']}") from error
+
+
+def _sides(config: Mapping[str, Any], field: str, source: str) -> tuple[Any, Any]:
+    value = config.get(field)
+    if not isinstance(value, dict) or not {"height", "width"} <= value.keys():
+        raise CheckpointError(f"{source}: {field} {value!r} gives no height and width")
+    return value["height"], value["width"]
