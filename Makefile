@@ -22,7 +22,7 @@ check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.dev  ## docs/cli.md from the commands themselves
-	$(BIN)/python docs/generate_cli.py > docs/cli.md
+	$(BIN)/typer clsspec_cli.app utils docs --name clsspec --title "The commands" --output docs/cli.md
 
 stress: $(VENV)/.dev  ## every architecture of the paper, L and H too: 45 GB of disk, an hour
 	$(BIN)/python benchmarks/architectures.py --all

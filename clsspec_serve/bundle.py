@@ -55,7 +55,10 @@ def open_bundle(path: Path) -> Bundle:
         file = path / pure
         if not file.is_file():
             raise BundleError(f"{path}: {name} is missing")
-        found = describe(file)
+        try:
+            found = describe(file)
+        except OSError as error:
+            raise BundleError(f"{path}: {name} cannot be read: {error.strerror}") from error
         if found.size != expected.size:
             raise BundleError(f"{path}: {name} has {found.size} bytes, expected {expected.size}")
         if found.sha256 != expected.sha256:
@@ -110,9 +113,15 @@ def new_folder(destination: Path, *, replace: bool = False) -> Iterator[Path]:
         folder = work / "new"
         folder.mkdir()
         yield folder
+        old = work / "old"
         if destination.exists():
-            destination.rename(work / "old")
-        folder.rename(destination)
+            destination.rename(old)
+        try:
+            folder.rename(destination)
+        except OSError:
+            if old.exists():
+                old.rename(destination)
+            raise
     except OSError as error:
         raise OutputError(f"cannot write {destination}: {error.strerror or error}") from error
     finally:
@@ -127,7 +136,7 @@ def _read_manifest(path: Path) -> Manifest:
         content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BundleError(f"{path} is not a bundle: {MANIFEST} is missing") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: {MANIFEST} cannot be read: {error}") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if not isinstance(version, int):

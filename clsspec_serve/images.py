@@ -32,6 +32,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from clsspec_serve.colour import to_rgb
 from clsspec_serve.errors import ImageError, UsageError
 
 DEFAULT_MAX_PIXELS = 89_478_485
@@ -147,15 +148,6 @@ def read_image(source: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArr
         return _read_stream(stream, name, limits)
 
 
-def parse_colour(text: str) -> tuple[int, int, int]:
-    """RGB in 0..255 from hexadecimal `RRGGBB`. Raises UsageError."""
-    try:
-        red, green, blue = bytes.fromhex(text.removeprefix("#"))
-    except ValueError:
-        raise UsageError(f"colour {text!r}; accepted is RRGGBB, such as ffffff") from None
-    return red, green, blue
-
-
 def check_pixels(pixels: NDArray[Any], max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
     """`pixels` itself, when it is `(H, W, 3)` uint8 and has 1 to `max_pixels` pixels.
 
@@ -207,11 +199,7 @@ def _decode(image: Image.Image, name: str, limits: ImageLimits) -> NDArray[np.ui
         image.load()
         method = _UPRIGHT.get(_orientation(image))
         upright = image if method is None else image.transpose(method)
-        if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-            return _rgb_from_deep_grey(upright, name, limits.background)
-        if upright.has_transparency_data:
-            return _composite(upright, limits.background)
-        return np.asarray(upright.convert("RGB"))
+        return to_rgb(upright, name, limits.background)
     except ImageError:
         raise
     except Exception as error:
@@ -226,34 +214,6 @@ def _orientation(image: Image.Image) -> int:
     # The pixels are sound; only a camera's note about them is not.
     except Exception:
         return 1
-
-
-def _composite(image: Image.Image, background: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Alpha compositing over one colour, rounded to nearest."""
-    # Pillow has no direct way from premultiplied grey to RGBA.
-    straight = image.convert("LA") if image.mode == "La" else image
-    rgba = np.asarray(straight.convert("RGBA")).astype(np.uint16)
-    alpha = rgba[..., 3:]
-    # At most 255 · 255 + 127, which 16 bits hold.
-    mixed = rgba[..., :3] * alpha + np.asarray(background, np.uint16) * (255 - alpha)
-    return ((mixed + 127) // 255).astype(np.uint8)
-
-
-def _rgb_from_deep_grey(
-    image: Image.Image, name: str, background: tuple[int, int, int]
-) -> NDArray[np.uint8]:
-    """Grey in 0..65535 → value / 257 rounded, so that white stays white."""
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ImageError(
-            f"{name}: has pixels of mode {image.mode} from {values.min()} to {values.max()}; "
-            "accepted are 8 bits per channel and grey integers in 0..65535"
-        )
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    rgb = np.repeat(grey[..., None], 3, axis=2)
-    if "transparency" in image.info:
-        rgb[values == image.info["transparency"]] = background
-    return rgb
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:

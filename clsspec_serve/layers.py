@@ -27,8 +27,8 @@ def parse_layers(text: str) -> tuple[Layer, ...]:
     """Read `5,11` or `5:raw,11`; `raw` leaves the final norm out."""
     layers = []
     for part in (part.strip() for part in text.split(",")) if text else ():
-        index, _, suffix = part.partition(":")
-        if not index.isdecimal() or suffix not in ("", "raw"):
+        index, colon, suffix = part.partition(":")
+        if not index.isdecimal() or colon + suffix not in ("", ":raw"):
             raise UsageError(
                 f"layers {text!r}; accepted are block numbers from 0, such as 5,11:raw"
             )
@@ -41,7 +41,7 @@ def parse_tasks(text: str) -> tuple[Task, ...]:
     names = [name.strip() for name in text.split(",")]
     tasks = tuple(task for task in TASKS if task in names)
     if len(tasks) != len(names):
-        raise UsageError(f"tasks {text!r}; accepted are {', '.join(TASKS)}")
+        raise UsageError(f"tasks {text!r}; accepted are {', '.join(TASKS)}, each once")
     return tasks
 
 
@@ -50,8 +50,10 @@ def select_outputs(
 ) -> list[Output]:
     """The outputs that tasks and layers ask for; without layers the model's last one.
 
-    Raises `UsageError` naming the layers that the bundle does have.
+    Raises `UsageError` naming the layers that the bundle does have, or the tasks that there are.
     """
+    if not tasks or not set(tasks) <= set(TASKS):
+        raise UsageError(f"tasks {', '.join(tasks) or 'none'}; accepted are {', '.join(TASKS)}")
     wanted = layers or [Layer(outputs[0].layer, outputs[0].norm)]
     by_layer = {(Layer(output.layer, output.norm), output.kind): output for output in outputs}
     for layer in wanted:

@@ -153,7 +153,7 @@ class Manifest(Strict):
     architecture: Architecture
     preprocessing: Preprocessing
     position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")]
-    outputs: tuple[Output, ...]
+    outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
     provenance: Provenance
     parity: tuple[Parity, ...]
     files: dict[str, File]

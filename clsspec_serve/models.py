@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from clsspec_serve.bundle import MANIFEST, Bundle, open_bundle
@@ -23,5 +24,5 @@ def find_bundle(reference: str | Path | None) -> Bundle:
     text = str(reference)
     if text.startswith("hf:"):
         return open_bundle(snapshot(parse_hub(text)))
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     return open_bundle(path.parent if path.name == MANIFEST else path)

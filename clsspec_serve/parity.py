@@ -97,7 +97,11 @@ def save_samples(samples: list[Sample], path: Path) -> None:
 
 
 def reference_samples(bundle: Bundle) -> Iterator[Sample]:
-    """The samples that the bundle carries, from its export."""
+    """The samples that the bundle carries, from its export; raises `BundleError` without any."""
+    if REFERENCE not in bundle.manifest.files:
+        raise BundleError(
+            f"{bundle.path}: {REFERENCE} is missing; there is nothing to compare with"
+        )
     with np.load(bundle.path / REFERENCE, allow_pickle=False) as arrays:
         index = 0
         while f"{index}.pixels" in arrays:

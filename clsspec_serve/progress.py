@@ -30,7 +30,7 @@ def progress(description: str, total: int | None, unit: str) -> Iterator[Meter]:
     """Show the work done inside the block; `unit` is `B` for bytes, else a plural noun.
 
     On a terminal a bar with the rate and the time left; elsewhere a line at each further tenth of
-    the total, one after 30 s without any, and one at the end.
+    the total, one after 30 s without any, and one at the end; nothing where the total is 1.
     """
     if sys.stderr.isatty():
         with _bar(description, total, unit) as meter:
@@ -66,6 +66,8 @@ class _Lines:
             self._speak()
 
     def _speak(self) -> None:
+        if self._total == 1:
+            return
         self._spoken, self._spoke = self._done, monotonic()
         rate = self._done / max(self._spoke - self._started, 1e-3)
         share = f"{100 * self._done // self._total} %, " if self._total else ""

@@ -64,8 +64,8 @@ def transform(
 
 def parse_size(text: str) -> Size:
     """(H, W) in pixels from `480x640`, or from one number for a square. Raises UsageError."""
-    height, _, width = text.lower().partition("x")
-    sides = (height, width or height)
+    height, cross, width = text.lower().partition("x")
+    sides = (height, width if cross else height)
     if not all(side.isdecimal() and int(side) for side in sides):
         raise UsageError(f"size {text!r}; accepted is HxW in pixels, such as 480x640, or one side")
     return int(sides[0]), int(sides[1])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clsspec_serve.bundle import Bundle
 from clsspec_serve.choices import EngineName, Precision
-from clsspec_serve.engines.select import PRECISIONS, installed_engines, load_engine
+from clsspec_serve.engines.select import PRECISIONS, choose_engine, installed_engines, load_engine
 from clsspec_serve.errors import EngineError
 from clsspec_serve.parity import Difference, reference_samples, run_sample
 
@@ -27,7 +27,11 @@ class EngineReport:
 
 
 def verify_engines(bundle: Bundle) -> list[EngineReport]:
-    """Run every installed engine at every precision it has on the bundle's own samples."""
+    """Run every installed engine at every precision it has on the bundle's own samples.
+
+    Raises `EngineError` when no engine is installed, `BundleError` without samples.
+    """
+    choose_engine("auto", "fp32")
     samples = list(reference_samples(bundle))
     reports = []
     for name in installed_engines():

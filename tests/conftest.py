@@ -5,6 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ("standins.files", "standins.hub")
+pytest_plugins = ("standins.backbones", "standins.files", "standins.hub")
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path: Path) -> Path:
+    """The folder of a whole bundle; see `tiny_bundle.py` for what it computes."""
+    from tiny_bundle import write_tiny_bundle
+
+    return write_tiny_bundle(tmp_path / "tiny")

@@ -36,6 +36,10 @@ def destination(images: Sequence[Path], out: Path | None, form: Format) -> Desti
         if suffix == "npy" and len(images) > 1:
             raise UsageError("several images do not fit in one .npy; use .npz or a folder")
         return Destination(suffix, out, {})
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(
+            f"--out {out} is a file; accepted are .npy, .npz, .safetensors, or a folder"
+        )
     files = {image: (out or image.parent) / f"{image.stem}.features.{form}" for image in images}
     twice = [path for path, count in Counter(files.values()).items() if count > 1]
     if twice:

@@ -55,7 +55,8 @@ def extract(
     A picture that cannot be read is named on stderr and the exit code is 1; where each picture has
     a file of its own, the others are written all the same.
     """
-    from clsspec_serve.images import ImageLimits, parse_colour
+    from clsspec_serve.colour import parse_colour
+    from clsspec_serve.images import ImageLimits
     from clsspec_serve.layers import parse_layers, parse_tasks, select_outputs
     from clsspec_serve.outputs import encode, encode_many, write_whole
     from clsspec_serve.predictor import batches, load
@@ -85,7 +86,7 @@ def extract(
             try:
                 item = loaded.prepare(image, size=network_size, policy=resize, limits=limits)
             except ImageError as error:
-                if target.single is not None:
+                if target.single is not None or len(images) == 1:
                     raise
                 print(f"clsspec: {error}", file=sys.stderr)
                 meter.advance()

@@ -42,9 +42,9 @@ class OpenVinoEngine:
         """See `Engine.run`. The arrays are copies; the next run does not change them."""
         try:
             self._request.infer(dict(inputs))
+            return {name: self._request.get_tensor(name).data.copy() for name in outputs}
         except RuntimeError as error:
             raise EngineError(f"openvino failed: {_one_line(error)}") from error
-        return {name: self._request.get_tensor(name).data.copy() for name in outputs}
 
 
 def _one_line(error: Exception) -> str:

@@ -27,14 +27,24 @@ from clsspec_serve.manifest import Architecture, Specialization
 def create(name: str, **kwargs: Any) -> ViT:
     """`timm.create_model` for a name of ours or of timm, in eval mode and without classifier.
 
-    Raises `UsageError` for an unknown name and for a model that is not a ViT clsspec handles.
+    Raises `UsageError` for an unknown name, for arguments that timm cannot build it with, and for
+    a model that is not a ViT clsspec handles.
     """
     if not timm.is_model(name):
         raise UsageError(
             f"{name!r} is not an architecture that timm or clsspec knows; "
             "`clsspec models` lists clsspec's, timm.list_models() timm's"
         )
-    model = timm.create_model(name, **({"num_classes": 0} | kwargs)).eval()
+    try:
+        model = timm.create_model(name, **({"num_classes": 0} | kwargs)).eval()
+    except (ArithmeticError, AssertionError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"timm cannot build {name} with the arguments given: {reason}") from error
+    return require_vit(model, name)
+
+
+def require_vit(model: nn.Module, name: str) -> ViT:
+    """The model, if it is one of the two classes that can be specialized; else `UsageError`."""
     if type(model) not in (VisionTransformer, Eva):
         raise UsageError(
             f"{name} is a {type(model).__name__}; "

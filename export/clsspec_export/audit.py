@@ -57,15 +57,7 @@ def audit(graph: Path, architecture: Architecture) -> None:
 
 def execute(graph: Path, architecture: Architecture, batch: int, grid: tuple[int, int]) -> Executed:
     """Run a graph as it is, without further optimisation, and collect its products."""
-    rotary = architecture.family == "eva"
-    head_dim = architecture.embed_dim // architecture.num_heads
     sides = [side * architecture.patch_size for side in grid]
-    inputs = {
-        "pixels": np.ones((batch, 4, *sides), dtype=np.uint8),
-        "position": np.ones(
-            (*grid, 2 * head_dim if rotary else architecture.embed_dim), dtype=np.float32
-        ),
-    }
     with tempfile.TemporaryDirectory() as folder:
         options = _options()
         options.enable_profiling = True
@@ -75,6 +67,11 @@ def execute(graph: Path, architecture: Architecture, batch: int, grid: tuple[int
             session = onnxruntime.InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"]
             )
+            width = session.get_inputs()[1].shape[-1]  # D or 2 * head_dim
+            inputs = {
+                "pixels": np.ones((batch, 4, *sides), dtype=np.uint8),
+                "position": np.ones((*grid, width), dtype=np.float32),
+            }
             session.run(None, inputs)
         except Exception as error:  # onnxruntime's errors share no public base class
             reason = " ".join(str(error).split())
@@ -138,7 +135,13 @@ def _save_optimised(graph: Path, path: Path) -> None:
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_file_name", path.name + ".data"
     )
-    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(
+        graph,
+        options,
+        providers=["CPUExecutionProvider"],
+        # Pads the channels of the patch embedding to the CPU's block size: no product of ours.
+        disabled_optimizers=["NchwcTransformer"],
+    )
 
 
 def _options() -> Any:

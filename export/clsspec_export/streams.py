@@ -8,6 +8,7 @@ specialization costs in memory traffic.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class StreamedBackbone(Backbone):
         registers = prefix[:, boundary:]
         streams = (prefix[:, :boundary], torch.cat([registers, patches], dim=1))
         for layer, block in enumerate(self.blocks):
-            streams = _block(block, streams, rope)
+            streams = _block(cast(SpecializedBlock, block), streams, rope)
             for norm in self.wanted(layer):
                 own, others = _each(self.norm, streams) if norm else streams
                 yield layer, norm, (own, others[:, registers.shape[1] :])

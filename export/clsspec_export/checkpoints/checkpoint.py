@@ -71,6 +71,31 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
     model.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
 
 
+def require_dimensions(state: StateDict, dimensions: Mapping[str, int], source: str) -> None:
+    """Refuse tensors that a reader could not even measure; `dimensions` counts those of each."""
+    for key, count in dimensions.items():
+        if key not in state:
+            raise CheckpointError(f"{source} does not fit the architecture; missing 1: {key}")
+        if state[key].ndim != count:
+            raise CheckpointError(
+                f"{source} does not fit the architecture; {key} has shape "
+                f"{tuple(state[key].shape)}, expected {count} dimensions"
+            )
+
+
+def rotary_table(periods: Tensor, model: ViT, source: str) -> Tensor:
+    """`(head_dim / 4,)` float32: the stored periods, if they fit the model's heads."""
+    expected = (model.blocks[0].attn.head_dim // 4,)
+    if periods.shape != expected:
+        raise CheckpointError(
+            f"{source} does not fit the architecture; the rotary periods have shape "
+            f"{tuple(periods.shape)}, expected {expected}"
+        )
+    if not torch.isfinite(periods).all() or not (periods != 0).all():
+        raise CheckpointError(f"{source} holds zero, NaN or infinite values in the rotary periods")
+    return periods.float()
+
+
 def learned_table(model: ViT) -> Tensor:
     """`(h0, w0, D)`: the patches' part of the model's position embedding."""
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
@@ -78,14 +103,20 @@ def learned_table(model: ViT) -> Tensor:
     return model.pos_embed.detach()[0, prefix:].reshape(rows, columns, -1).clone()
 
 
-def without_register_positions(state: StateDict) -> StateDict:
+def without_register_positions(state: StateDict, source: str) -> StateDict:
     """Move the [CLS] position into the token, as timm keeps it for models with registers.
 
     DINOv2's registers have no position; timm then leaves the whole prefix out of the table.
     """
-    position = state["pos_embed"]
+    require_dimensions(state, {"cls_token": 3, "pos_embed": 3}, source)
+    cls_token, position = state["cls_token"], state["pos_embed"]
+    if cls_token.shape[-1] != position.shape[-1]:
+        raise CheckpointError(
+            f"{source} does not fit the architecture; cls_token has shape "
+            f"{tuple(cls_token.shape)}, pos_embed {tuple(position.shape)}"
+        )
     return state | {
-        "cls_token": state["cls_token"] + position[:, :1],
+        "cls_token": cls_token + position[:, :1],
         "pos_embed": position[:, 1:],
     }
 

@@ -10,6 +10,7 @@ from clsspec_export.checkpoints.checkpoint import (
     StateDict,
     learned_table,
     load_strict,
+    require_dimensions,
 )
 from clsspec_export.checkpoints.preprocessing import DEIT3
 from clsspec_export.checkpoints.renaming import Rule, rename
@@ -26,9 +27,10 @@ _RULES = [
 ]
 
 
-def unwrap(content: Any) -> Any:
+def unwrap(content: dict[Any, Any]) -> dict[Any, Any]:
     """DeiT-III saves its state dict under `model`."""
-    return content.get("model", content) if isinstance(content, dict) else content
+    inside = content.get("model")
+    return inside if isinstance(inside, dict) else content
 
 
 def is_deit3(state: StateDict) -> bool:
@@ -38,6 +40,7 @@ def is_deit3(state: StateDict) -> bool:
 
 def read_deit3(state: StateDict, source: str) -> Checkpoint:
     """A DeiT-III backbone: positions for the patches only, resized bicubic without antialiasing."""
+    require_dimensions(state, {"patch_embed.proj.weight": 4, "pos_embed": 3}, source)
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
     if width not in _SIZES:
         raise CheckpointError(

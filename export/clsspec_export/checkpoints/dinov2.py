@@ -11,6 +11,7 @@ from clsspec_export.checkpoints.checkpoint import (
     StateDict,
     learned_table,
     load_strict,
+    require_dimensions,
     without_register_positions,
 )
 from clsspec_export.checkpoints.preprocessing import DINOV2
@@ -36,9 +37,8 @@ _RULES = [
 
 
 def is_dinov2(state: StateDict) -> bool:
-    """Whether unwrapped keys are DINOv2's: a mask token beside [CLS] and a position table."""
-    keys = state.keys()
-    return {"mask_token", "cls_token", "pos_embed", "patch_embed.proj.weight"} <= keys
+    """Whether unwrapped keys are DINOv2's: timm's, and the mask token of its training."""
+    return "mask_token" in state
 
 
 def unwrap(content: Any) -> StateDict:
@@ -67,13 +67,14 @@ def read_dinov2(state: StateDict, source: str, architecture: str | None = None) 
     Position rule of the hub: without registers bicubic by `(h + 0.1) / h0` without antialiasing,
     with registers bicubic by size with antialiasing.
     """
+    require_dimensions(state, {"patch_embed.proj.weight": 4, "pos_embed": 3}, source)
     registers = "register_tokens" in state
     name = architecture or _architecture(state, source)
     patch = state["patch_embed.proj.weight"].shape[-1]
     side = round((state["pos_embed"].shape[1] - 1) ** 0.5)
     model = specialize(create(name, img_size=side * patch), PLAIN)
     state = rename(state, _RULES, source)
-    load_strict(model, without_register_positions(state) if registers else state, source)
+    load_strict(model, without_register_positions(state, source) if registers else state, source)
     rule = LearnedPosition(grid=(side, side), antialias=registers, offset=0.0 if registers else 0.1)
     return Checkpoint(
         model=model,

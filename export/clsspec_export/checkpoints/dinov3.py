@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -9,7 +10,13 @@ from timm.models.eva import Eva
 from torch import Tensor
 
 from clsspec_export.architectures import create
-from clsspec_export.checkpoints.checkpoint import Checkpoint, StateDict, load_strict
+from clsspec_export.checkpoints.checkpoint import (
+    Checkpoint,
+    StateDict,
+    load_strict,
+    require_dimensions,
+    rotary_table,
+)
 from clsspec_export.checkpoints.preprocessing import DINOV3
 from clsspec_export.checkpoints.renaming import Rule, rename
 from clsspec_export.specialize import PLAIN, specialize
@@ -42,7 +49,7 @@ _UNTIED_NORMS = [
 
 def is_dinov3(state: StateDict) -> bool:
     """Whether the keys are those of DINOv3's own code."""
-    return {"storage_tokens", "rope_embed.periods"} <= state.keys()
+    return not state.keys().isdisjoint({"storage_tokens", "rope_embed.periods"})
 
 
 def read_dinov3(state: StateDict, source: str) -> Checkpoint:
@@ -51,8 +58,10 @@ def read_dinov3(state: StateDict, source: str) -> Checkpoint:
     Some models have a final norm for [CLS] and registers (`cls_norm`) beside that of the patches:
     they come back with the final norm specialized.
     """
+    require_dimensions(state, {"storage_tokens": 3, "rope_embed.periods": 1}, source)
     width = state["storage_tokens"].shape[-1]
-    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    blocks = (re.match(r"blocks\.(\d+)\.", key) for key in state)
+    depth = 1 + max((int(block[1]) for block in blocks if block), default=-1)
     gated = "blocks.0.mlp.w1.weight" in state
     if (width, depth, gated) not in NAMES:
         known = ", ".join(f"{w} x {d}{' gated' if g else ''}" for w, d, g in NAMES)
@@ -61,12 +70,12 @@ def read_dinov3(state: StateDict, source: str) -> Checkpoint:
             f"the DINOv3 models known here are {known}"
         )
     name = NAMES[width, depth, gated]
-    untied = "cls_norm.weight" in state
+    untied = any(key.startswith("cls_norm.") for key in state)
     model = converted(name, PLAIN.model_copy(update={"final_norm": untied}))
-    masked = {key: _masked_bias(value, state.get(f"{key}_mask")) for key, value in state.items()}
+    masked = {key: _masked_bias(key, value, state, source) for key, value in state.items()}
     rules = [*_UNTIED_NORMS, *_RULES] if untied else _RULES
     load_strict(model, rename(masked, rules, source), source)
-    periods = state["rope_embed.periods"].float()
+    periods = rotary_table(state["rope_embed.periods"], model, source)
     return Checkpoint(
         model=model,
         architecture=name.removesuffix("_qkvb"),
@@ -85,6 +94,14 @@ def converted(name: str, specialization: Specialization = PLAIN, **kwargs: Any) 
     return specialize(model, specialization)
 
 
-def _masked_bias(value: Tensor, mask: Tensor | None) -> Tensor:
+def _masked_bias(key: str, value: Tensor, state: StateDict, source: str) -> Tensor:
     """The key third of a QKV bias is not trained; the mask beside it is zero there."""
-    return value if mask is None else torch.where(mask == 0, 0.0, value * mask)
+    mask = state.get(f"{key}_mask")
+    if mask is None:
+        return value
+    if mask.shape != value.shape:
+        raise CheckpointError(
+            f"{source} does not fit the architecture; {key} has shape {tuple(value.shape)}, "
+            f"its mask {tuple(mask.shape)}"
+        )
+    return torch.where(mask == 0, 0.0, value * mask)

@@ -37,15 +37,17 @@ def read_torch(path: Path) -> Any:
         raise CheckpointError(
             f"{path} holds more than tensors and plain values, and is not loaded: {reason}"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # on broken files the restricted unpickler raises whatever it meets
         reason = str(error).split("\n")[0]
         raise CheckpointError(f"{path} is not a readable PyTorch file: {reason}") from error
 
 
 def read_sharded(folder: Path) -> StateDict:
-    """All tensors of a Hugging Face folder: `model.safetensors`, or shards with an index."""
-    index = folder / "model.safetensors.index.json"
+    """All tensors of a folder: `model.safetensors`, its shards, or else `pytorch_model.bin`."""
+    index, pickled = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
     if not index.is_file():
+        if pickled.is_file() and not (folder / "model.safetensors").exists():
+            return read_torch(pickled)
         return read_safetensors(folder / "model.safetensors")[0]
     shards = sorted(set(read_json(index)["weight_map"].values()))
     state: StateDict = {}

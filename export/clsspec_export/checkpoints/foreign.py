@@ -31,9 +31,13 @@ class FileRule(Strict):
         if self.drop == (self.name is not None):
             raise ValueError(f"rule {self.match!r} needs either a name or drop = true")
         try:
-            re.compile(self.match)
+            pattern = re.compile(self.match)
         except re.error as error:
             raise ValueError(f"rule {self.match!r} is no regular expression: {error}") from error
+        try:
+            pattern.sub(self.name or "", "")  # parses the name, whether or not the pattern matches
+        except (re.error, IndexError) as error:
+            raise ValueError(f"rule {self.match!r} cannot give {self.name!r}: {error}") from error
         return self
 
 

@@ -49,11 +49,11 @@ def read_hf_dinov2(
     registers = config["model_type"] == "dinov2_with_registers"
     name, model = _model(config, registers, source)
     state = {key.removeprefix(f"{config['model_type']}."): value for key, value in state.items()}
-    parts = ("query", "key", "value")
-    state = join_qkv(state, "encoder.layer.{block}.attention.attention.{part}", parts)
+    parts = dict.fromkeys(("query", "key", "value"), bool(config.get("qkv_bias", True)))
+    state = join_qkv(state, "encoder.layer.{block}.attention.attention.{part}", parts, source)
     state = rename(state, _RULES, source)
     if registers:
-        state = without_register_positions(state)
+        state = without_register_positions(state, source)
     load_strict(model, state, source)
     return Checkpoint(
         model=model,

@@ -45,6 +45,7 @@ def read_hf_dinov3(
     require_activation(config, "silu" if gated else "gelu", source)
     width, heads = config["hidden_size"], config["num_attention_heads"]
     depth, head_dim = config["num_hidden_layers"], width // heads
+    biases = {part[0]: config[f"{part}_bias"] for part in ("query", "key", "value")}
     base = "vit_small_plus_patch16_dinov3_qkvb" if gated else "vit_small_patch16_dinov3_qkvb"
     model = converted(
         base,
@@ -55,11 +56,11 @@ def read_hf_dinov3(
         mlp_ratio=(config["intermediate_size"] + 0.5) / width,
         swiglu_align_to=1,
         num_reg_tokens=config["num_register_tokens"],
-        qkv_bias=any(config.get(f"{part}_bias", False) for part in ("query", "key", "value")),
+        qkv_bias=any(biases.values()),
         norm_layer=partial(LayerNorm, eps=config["layer_norm_eps"]),
     )
     state = {key.removeprefix("model."): value for key, value in state.items()}
-    state = join_qkv(state, "layer.{block}.attention.{part}_proj", ("q", "k", "v"))
+    state = join_qkv(state, "layer.{block}.attention.{part}_proj", biases, source)
     state = rename(state, [*_RULES, *(_GATED_MLP if gated else _PLAIN_MLP)], source)
     load_strict(model, state, source)
     # The source multiplies by inverse frequencies; 1 / (1 / x) keeps its rounding.

@@ -13,24 +13,30 @@ from clsspec_serve.errors import CheckpointError
 Config = Mapping[str, Any]
 
 
-def join_qkv(state: StateDict, template: str, parts: tuple[str, str, str]) -> StateDict:
-    """Join each block's q, k, v tensors into `blocks.N.attn.qkv`; a missing bias is zero.
+def join_qkv(state: StateDict, template: str, parts: Mapping[str, bool], source: str) -> StateDict:
+    """Join each block's q, k, v tensors into `blocks.N.attn.qkv`.
 
     `template` is a key's beginning with `{block}` and `{part}`, such as
-    `layer.{block}.attention.{part}_proj`; a block that lacks one of the weights is left as it is.
+    `layer.{block}.attention.{part}_proj`; `parts` says of each part in order whether it has a
+    bias, without which its share of the joined one is zero. A block that lacks one of the tensors
+    is left as it is, for `load_strict` to list.
     """
     joined, block = dict(state), 0
-    while (first := template.format(block=block, part=parts[0])) + ".weight" in state:
-        names = [first, *(template.format(block=block, part=part) for part in parts[1:])]
-        if all(f"{name}.weight" in joined for name in names):
-            weights = [joined.pop(f"{name}.weight") for name in names]
-            biases = [joined.pop(f"{name}.bias", None) for name in names]
-            joined[f"blocks.{block}.attn.qkv.weight"] = torch.cat(weights)
-            if any(bias is not None for bias in biases):
+    while any(f"{template.format(block=block, part=part)}.weight" in state for part in parts):
+        names = {template.format(block=block, part=part): has for part, has in parts.items()}
+        weights = [f"{name}.weight" for name in names]
+        biases = [f"{name}.bias" for name, has in names.items() if has]
+        if all(key in state for key in (*weights, *biases)):
+            qkv = [joined.pop(key) for key in weights]
+            if len({tuple(weight.shape) for weight in qkv}) != 1 or qkv[0].ndim != 2:
+                shapes = ", ".join(str(tuple(weight.shape)) for weight in qkv)
+                raise CheckpointError(f"{source}: {', '.join(weights)} have shapes {shapes}")
+            joined[f"blocks.{block}.attn.qkv.weight"] = torch.cat(qkv)
+            if biases:
                 joined[f"blocks.{block}.attn.qkv.bias"] = torch.cat(
                     [
-                        weight.new_zeros(weight.shape[0]) if bias is None else bias
-                        for weight, bias in zip(weights, biases, strict=True)
+                        joined.pop(f"{name}.bias") if has else qkv[0].new_zeros(qkv[0].shape[0])
+                        for name, has in names.items()
                     ]
                 )
         block += 1

@@ -21,8 +21,11 @@ def merge_low_rank(state: StateDict, source: str) -> StateDict:
         needed = (f"{own}.A", f"{own}.B", f"{shared}.weight")
         if lacking := [name for name in needed if name not in state]:
             raise CheckpointError(f"{source}: low-rank QKV of {block} lacks {', '.join(lacking)}")
+        if f"{own}.weight" in state:
+            raise CheckpointError(f"{source} has {own}.weight beside {own}.A and {own}.B")
         a, b, weight = (state[name].float() for name in needed)
-        if (b.shape[0], a.shape[1]) != tuple(weight.shape) or a.shape[0] != b.shape[1]:
+        matrices = a.ndim == b.ndim == 2 and a.shape[0] == b.shape[1]
+        if not matrices or (b.shape[0], a.shape[1]) != tuple(weight.shape):
             raise CheckpointError(
                 f"{source}: {own}.B {tuple(b.shape)} times {own}.A {tuple(a.shape)} does not "
                 f"have the shape of {shared}.weight {tuple(weight.shape)}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from safetensors.torch import save_file
 
 from clsspec_export.architectures import create
@@ -15,10 +15,12 @@ from clsspec_export.checkpoints.checkpoint import (
     StateDict,
     learned_table,
     load_strict,
+    rotary_table,
 )
 from clsspec_export.checkpoints.low_rank import merge_low_rank
 from clsspec_export.checkpoints.preprocessing import from_timm
 from clsspec_export.checkpoints.timm_files import timm_position
+from clsspec_export.paper import PAPER
 from clsspec_export.specialize import (
     PLAIN,
     ViT,
@@ -40,12 +42,22 @@ METADATA_KEY = "clsspec"
 PERIODS = "rope.periods"
 
 
+_RESERVED = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+}
+"""Arguments of `timm.create_model` that would fetch or open other files than the checkpoint."""
+
+
 class NativeConfig(Strict):
     """The metadata of a native checkpoint.
 
-    `architecture` and `arguments` go to `timm.create_model`; `specialization` and
-    `attention_bias` are then applied. Without `position` or `preprocessing` they are timm's for
-    that architecture.
+    `architecture` and `arguments` are what `timm.create_model` gets; `specialization` and
+    `attention_bias` then say what is split, whatever the name stands for. Without `position` or
+    `preprocessing` they are timm's for that architecture.
     """
 
     architecture: str
@@ -54,6 +66,13 @@ class NativeConfig(Strict):
     attention_bias: bool = False
     position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")] | None = None
     preprocessing: Preprocessing | None = None
+
+    @field_validator("arguments")
+    @classmethod
+    def _only_the_architecture(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if reserved := sorted(_RESERVED & arguments.keys()):
+            raise ValueError(f"{', '.join(reserved)} is not part of an architecture")
+        return arguments
 
 
 def save_native(
@@ -104,16 +123,25 @@ def build(config: NativeConfig, state: StateDict, source: str, file_format: str)
     A [CLS] QKV that is stored as a low-rank difference is merged. A rotary model's periods may be
     among the tensors; otherwise they are the architecture's.
     """
-    model = create(config.architecture, **config.arguments)
+    row = {row.name: row for row in PAPER}.get(config.architecture)
+    model = (
+        create(config.architecture, **config.arguments)
+        if row is None
+        else create(row.base, **(row.arguments | config.arguments))
+    )
     model = specialize(model, config.specialization or PLAIN, attention_bias=config.attention_bias)
     state = dict(state)
     periods = state.pop(PERIODS, None)
     load_strict(model, merge_low_rank(state, source), source)
     position, table = timm_position(model)
     if isinstance(position, RotaryPosition):
-        table = table if periods is None else periods.float()
+        table = table if periods is None else rotary_table(periods, model, source)
     else:
         table = learned_table(model)
+    if config.position is not None and not _same_map(config.position, position):
+        raise CheckpointError(
+            f"{source}: position {config.position} does not fit {config.architecture}: {position}"
+        )
     return Checkpoint(
         model=model,
         architecture=config.architecture,
@@ -122,3 +150,12 @@ def build(config: NativeConfig, state: StateDict, source: str, file_format: str)
         table=table,
         preprocessing=config.preprocessing or from_timm(model),
     )
+
+
+def _same_map(
+    one: LearnedPosition | RotaryPosition, other: LearnedPosition | RotaryPosition
+) -> bool:
+    """Whether two rules resize the same table; how they resize a learned one may differ."""
+    if isinstance(one, LearnedPosition) and isinstance(other, LearnedPosition):
+        return one.grid == other.grid
+    return one == other

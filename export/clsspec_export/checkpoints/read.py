@@ -7,7 +7,7 @@ from typing import Any
 
 from clsspec_export.checkpoints import deit3, dinov2, dinov3, native, timm_files
 from clsspec_export.checkpoints.checkpoint import Checkpoint
-from clsspec_export.checkpoints.files import read_json, read_safetensors, read_sharded, read_torch
+from clsspec_export.checkpoints.files import read_json, read_safetensors, read_torch
 from clsspec_export.checkpoints.foreign import flatten, read_foreign, read_rules
 from clsspec_export.checkpoints.huggingface import read_huggingface
 from clsspec_serve.bundle import MANIFEST
@@ -41,12 +41,11 @@ def read_checkpoint(
 
 
 def _read_by_keys(content: dict[str, Any], architecture: str | None, source: str) -> Checkpoint:
-    bare = flatten(deit3.unwrap(content))
-    if dinov3.is_dinov3(bare):
-        return dinov3.read_dinov3(bare, source)
+    bare, backbone = flatten(deit3.unwrap(content)), flatten(dinov2.unwrap(content))
+    if dinov3.is_dinov3(backbone):
+        return dinov3.read_dinov3(backbone, source)
     if deit3.is_deit3(bare):
         return deit3.read_deit3(bare, source)
-    backbone = dinov2.unwrap(content)
     if dinov2.is_dinov2(backbone):
         return dinov2.read_dinov2(backbone, source, architecture)
     if architecture is not None and bare:
@@ -67,5 +66,5 @@ def _read_folder(path: Path) -> Checkpoint:
         )
     config = read_json(path / "config.json")
     if "model_type" not in config and isinstance(config.get("architecture"), str):
-        return timm_files.read_timm_file(read_sharded(path), config["architecture"], str(path))
+        return timm_files.read_timm_folder(path)
     return read_huggingface(path)

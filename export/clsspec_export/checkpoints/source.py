@@ -8,10 +8,11 @@ from pathlib import Path
 from clsspec_export.checkpoints.checkpoint import Checkpoint, Origin
 from clsspec_export.checkpoints.random import random_checkpoint
 from clsspec_export.checkpoints.read import read_checkpoint
-from clsspec_export.checkpoints.timm_files import read_timm_name, timm_licence
-from clsspec_export.fetch import resolve
+from clsspec_export.checkpoints.timm_files import timm_repository
+from clsspec_export.fetch import LocalCheckpoint, fetch_repository, resolve
 
 RANDOM = "random:"
+TIMM = "timm:"
 
 
 def load_checkpoint(
@@ -19,14 +20,15 @@ def load_checkpoint(
 ) -> tuple[Checkpoint, Origin]:
     """Resolve, download where needed, and read; see `resolve` and `read_checkpoint`.
 
-    `random:NAME` is an architecture with random weights.
+    `timm:NAME` is timm's repository on the Hub; `random:NAME` an architecture with random weights.
     """
     if reference.startswith(RANDOM):
         return random_checkpoint(reference.removeprefix(RANDOM)), Origin(reference)
-    local = resolve(reference)
-    if local.path is None:
-        name = local.architecture or ""
-        return read_timm_name(name), Origin(reference, licence=timm_licence(name))
+    if reference.startswith(TIMM):
+        repository, licence = timm_repository(reference.removeprefix(TIMM))
+        local = LocalCheckpoint(reference, fetch_repository(repository), licence)
+    else:
+        local = resolve(reference)
     checkpoint = read_checkpoint(local.path, architecture=architecture, rules=rules)
     return checkpoint, Origin(
         source=local.path.name if reference == str(local.path) else reference,

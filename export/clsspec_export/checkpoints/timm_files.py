@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import timm
 import torch
 from timm.models.eva import Eva
 
-from clsspec_export.architectures import create
+from clsspec_export.architectures import create, require_vit
 from clsspec_export.checkpoints.checkpoint import (
     Checkpoint,
     StateDict,
     learned_table,
     load_strict,
+    require_dimensions,
 )
+from clsspec_export.checkpoints.files import read_json
 from clsspec_export.checkpoints.preprocessing import from_timm
 from clsspec_export.checkpoints.renaming import Rule, rename
 from clsspec_export.specialize import PLAIN, ViT, specialize
 from clsspec_serve.errors import CheckpointError, SourceError
+from clsspec_serve.hub import HubRef
 from clsspec_serve.manifest import LearnedPosition, RotaryPosition
 
 FORMAT = "timm"
@@ -25,29 +30,29 @@ _HEAD = Rule(r"(head|head_dist|fc_norm)\..*", None)
 """A classifier is no part of the features; its norm follows the pooling."""
 
 
-def read_timm_name(name: str) -> Checkpoint:
-    """The pretrained weights of a timm model, which timm downloads.
+def timm_repository(name: str) -> tuple[HubRef, str | None]:
+    """Where the Hub has the pretrained weights of a timm model, and their licence."""
+    config = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
+    if config is None or not config.hf_hub_id:
+        raise SourceError(f"timm has no pretrained weights on the Hub for {name!r}")
+    return HubRef(config.hf_hub_id, None), config.license
 
-    Raises `SourceError` when timm has no weights for the name or cannot reach them.
+
+def read_timm_folder(folder: Path) -> Checkpoint:
+    """A folder of timm's on the Hub, loaded by timm: `config.json` and the weights beside it.
+
+    The configuration's own preprocessing goes before that of the architecture.
     """
-    if not timm.is_model_pretrained(name):
-        raise SourceError(f"timm has no pretrained weights for {name!r}")
+    config = read_json(folder / "config.json")
     try:
-        model = create(name, pretrained=True)
-    except (OSError, RuntimeError) as error:
-        config = timm.get_pretrained_cfg(name)
-        where = config.hf_hub_id if config is not None else None
-        raise SourceError(
-            f"the weights of timm's {name} cannot be downloaded ({' '.join(str(error).split())}); "
-            f"fetch hf:{where} on another machine and give the folder's path instead"
-        ) from error
-    return timm_checkpoint(model, name)
-
-
-def timm_licence(name: str) -> str | None:
-    """The licence of a timm model's weights, as timm states it."""
-    config = timm.get_pretrained_cfg(name)
-    return None if config is None else config.license
+        # With the classifier it was saved with: for another timm would load loosely.
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except (RuntimeError, OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"timm cannot load {folder}: {reason}") from error
+    model = require_vit(model.eval(), str(folder))
+    model.reset_classifier(0)
+    return timm_checkpoint(model, config["architecture"])
 
 
 def read_timm_file(state: StateDict, architecture: str, source: str) -> Checkpoint:
@@ -95,6 +100,7 @@ def _native_size(state: StateDict, architecture: str, source: str) -> int:
         model = create(architecture)
     if model.pos_embed is None:
         raise CheckpointError(f"{source} has a pos_embed; {architecture} has none")
+    require_dimensions(state, {"pos_embed": 3}, source)
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
     patches = state["pos_embed"].shape[1] - prefix
     side = round(max(patches, 1) ** 0.5)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+from torch import nn
+
+from clsspec_export.onnx_graph import OPSET, fold_pixels
+from clsspec_export.reference import Reference
+from clsspec_serve.arithmetic import token_counts
+from clsspec_serve.choices import EngineName
+from clsspec_serve.engines.select import load_engine
+from clsspec_serve.errors import ExportError
+from clsspec_serve.manifest import Preprocessing
+from clsspec_serve.parity import compare
+from clsspec_serve.position import position_map
+from standins.backbones import FAMILIES, Exported
+
+PREPROCESSING = Preprocessing(
+    size=(56, 56),
+    policy="squash",
+    interpolation="bicubic",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+TOLERANCE = 1e-4
+BATCHES_AND_GRIDS = ((1, (4, 4)), (2, (3, 5)), (5, (6, 2)), (1, (1, 1)))
+
+Family = Callable[[str], Exported]
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def random_pixels(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """`(B, 4, H, W) uint8` with padding at the bottom and on the right where there is room."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (batch, 4, height, width), np.uint8)
+    covered = np.zeros((height, width), bool)
+    covered[: height - 5, : width - 3] = True
+    pixels[:, 3] = covered
+    pixels[:, :3] *= covered
+    return pixels
+
+
+def normalise(pixels: np.ndarray) -> torch.Tensor:
+    mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (PREPROCESSING.mean, PREPROCESSING.std))
+    return torch.from_numpy((pixels[:, :3] / 255 - mean) / std * pixels[:, 3:])
+
+
+def seeded_conv(bias: bool = True) -> nn.Conv2d:
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 16, 14, 14, bias=bias)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_folding_is_exact_up_to_the_rounding_of_fp32(bias: bool) -> None:
+    conv, pixels = seeded_conv(bias), random_pixels(2, 42, 56)
+    expected = conv.double()(normalise(pixels))
+    folded = fold_pixels(conv, PREPROCESSING).double()(torch.from_numpy(pixels).double())
+    assert (folded - expected).abs().max() < 1e-6 * expected.abs().max()
+
+
+def test_a_patch_of_padding_embeds_to_the_bias() -> None:
+    conv = seeded_conv()
+    padding = torch.zeros(1, 4, 14, 14)
+    assert torch.equal(fold_pixels(conv, PREPROCESSING)(padding).flatten(), conv.bias)
+
+
+def test_black_pixels_are_not_padding() -> None:
+    conv, black = seeded_conv(), np.zeros((1, 4, 14, 14), np.uint8)
+    black[:, 3] = 1
+    folded = fold_pixels(conv, PREPROCESSING)(torch.from_numpy(black).float()).flatten()
+    expected = conv(normalise(black).float()).flatten()
+    assert torch.allclose(folded, expected, atol=1e-5)
+    assert not torch.allclose(folded, conv.bias, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("conv", "reason"),
+    [
+        (nn.Conv2d(3, 8, 14, 7), "side by side"),
+        (nn.Conv2d(3, 8, (14, 7), (14, 7)), "square"),
+        (nn.Conv2d(3, 8, 14, 14, padding=1), "without padding"),
+        (nn.Conv2d(1, 8, 14, 14), "RGB"),
+    ],
+)
+def test_other_patch_embeddings_are_refused(conv: nn.Conv2d, reason: str) -> None:
+    with pytest.raises(ExportError, match=reason):
+        fold_pixels(conv, PREPROCESSING)
+
+
+def model_of(item: Exported) -> onnx.ModelProto:
+    return onnx.load(item.graph, load_external_data=False)
+
+
+def dims(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+
+
+@every_family
+def test_inputs_and_outputs_have_their_names_types_and_dynamic_axes(
+    family: str, exported: Family
+) -> None:
+    item = exported(family)
+    graph = model_of(item).graph
+    pixels, position = graph.input
+    patch, rotary = item.architecture.patch_size, family == "rotary"
+    assert (pixels.name, position.name) == ("pixels", "position")
+    assert pixels.type.tensor_type.elem_type == TensorProto.UINT8
+    assert position.type.tensor_type.elem_type == TensorProto.FLOAT
+    assert dims(pixels) == ["batch", 4, f"{patch}*h", f"{patch}*w"]
+    assert dims(position) == ["h", "w", 48 if rotary else 72]
+    assert [output.name for output in graph.output] == [output.name for output in item.outputs]
+    for found, output in zip(graph.output, item.outputs, strict=True):
+        assert found.type.tensor_type.elem_type == TensorProto.FLOAT
+        grid = ["h", "w"] if output.kind == "patches" else []
+        assert dims(found) == ["batch", *grid, 72]
+
+
+@every_family
+def test_the_opset_is_the_first_with_attention(family: str, exported: Family) -> None:
+    model = model_of(exported(family))
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET}
+    assert OPSET == 23
+    assert not model.functions
+
+
+@every_family
+def test_all_weights_are_in_one_file_beside_the_graph(family: str, exported: Family) -> None:
+    item = exported(family)
+    graph = model_of(item).graph
+    floats = [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT]
+    inside = [t.name for t in floats if t.data_location != TensorProto.EXTERNAL and len(t.dims)]
+    places = {e.value for t in floats for e in t.external_data if e.key == "location"}
+    assert inside == []
+    assert places == {"model.onnx.data"}
+    assert {file.name for file in item.graph.parent.iterdir()} == {"model.onnx", "model.onnx.data"}
+    onnx.checker.check_model(item.graph, full_check=True)
+
+
+@every_family
+def test_the_file_says_nothing_of_the_machine_it_was_made_on(family: str, exported: Family) -> None:
+    content = exported(family).graph.read_bytes()
+    here = (Path.home(), Path.cwd(), Path(torch.__file__).parent, Path(__file__).parent, "/tmp")
+    for trace in (*(str(path).encode() for path in here), b'File "', b".py", b"site-packages"):
+        assert trace not in content
+    assert socket.gethostname().encode() not in content
+
+
+def layer_norms(item: Exported) -> int:
+    """LayerNormalization nodes by the architecture: two per split norm."""
+    per_norm = 2 if (s := item.architecture.specialization) and s.norms else 1
+    per_final = 2 if s and s.final_norm else 1
+    normed = len({output.layer for output in item.outputs if output.norm})
+    model = item.checkpoint.model
+    extra = sum(isinstance(m, nn.LayerNorm) for m in (model.norm_pre, model.patch_embed.norm))
+    return 2 * item.architecture.depth * per_norm + normed * per_final + extra
+
+
+@every_family
+def test_layer_norm_and_attention_are_single_nodes(family: str, exported: Family) -> None:
+    item = exported(family)
+    nodes = Counter(node.op_type for node in model_of(item).graph.node)
+    assert nodes["LayerNormalization"] == layer_norms(item)
+    assert nodes["Attention"] == item.architecture.depth
+    assert not nodes.keys() & {"ReduceMean", "Sqrt", "Pow", "Softmax", "Resize"}
+
+
+@every_family
+def test_tokens_are_sliced_and_never_selected(family: str, exported: Family) -> None:
+    nodes = {node.op_type for node in model_of(exported(family)).graph.node}
+    assert "Slice" in nodes
+    assert not nodes & {"Where", "If", "GatherND", "ScatterND", "Compress", "NonZero", "Einsum"}
+
+
+@every_family
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_every_batch_and_grid_agrees_with_pytorch(
+    family: str, engine: EngineName, exported: Family
+) -> None:
+    item = exported(family)
+    checkpoint, patch = item.checkpoint, item.architecture.patch_size
+    loaded = load_engine(item.graph, engine=engine, threads=1)
+    reference = Reference(checkpoint, item.outputs)
+    worst = 0.0
+    for batch, grid in BATCHES_AND_GRIDS:
+        pixels = random_pixels(batch, grid[0] * patch, grid[1] * patch)
+        position = position_map(checkpoint.position, checkpoint.table.numpy(), grid)
+        names = [output.name for output in item.outputs]
+        found = loaded.run({"pixels": pixels, "position": position}, names)
+        for name, value in reference.sample(pixels).outputs.items():
+            assert found[name].dtype == np.float32
+            worst = max(worst, compare(name, grid, found[name], value).relative)
+    print(f"{family} in {engine}: {worst:.1e}")
+    assert worst <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["registers with cls", "registers with patch"])
+def test_registers_follow_the_weights_that_the_manifest_names(
+    family: str, exported: Family
+) -> None:
+    item = exported(family)
+    cls, patch = token_counts(item.architecture, (4, 4))
+    assert (cls, patch) == ((5, 16) if family == "registers with cls" else (1, 20))
+    assert item.checkpoint.model.blocks[0].attn.qkv.boundary == cls

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_bundle as tiny
+
+from clsspec_serve.bundle import MANIFEST, describe_folder, new_folder, open_bundle
+from clsspec_serve.errors import BundleError, OutputError
+
+FILES = ("README.md", "heads/segment.onnx", "model.onnx", "position.npy", "reference.npz")
+
+
+def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / MANIFEST
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(BundleError) as info:
+        open_bundle(folder)
+    message = str(info.value)
+    assert message.startswith(str(folder))
+    assert "\n" not in message
+    return message.removeprefix(str(folder))
+
+
+def test_a_whole_bundle_is_opened(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    assert bundle.graph == tiny_bundle / "model.onnx"
+    assert bundle.manifest.name == "tiny"
+    np.testing.assert_array_equal(bundle.position_table(), tiny.POSITIONS)
+
+
+def test_the_manifest_lists_every_file_but_itself(tiny_bundle: Path) -> None:
+    assert tuple(open_bundle(tiny_bundle).manifest.files) == FILES
+    assert open_bundle(tiny_bundle).manifest.files == describe_folder(tiny_bundle)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "gone") == " does not exist; a bundle is a folder with clsspec.json"
+
+
+def test_a_file_is_no_bundle(tiny_bundle: Path) -> None:
+    assert refusal(tiny_bundle / "model.onnx").startswith(" is a file; a bundle is a folder")
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == " is not a bundle: clsspec.json is missing"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"{", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+        (b"[1]", "has no schema_version"),
+        (b"{}", "has no schema_version"),
+        (b'{"schema_version": "1"}', "has no schema_version"),
+        (b'{"schema_version": 1}', "field name: Field required"),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(tiny_bundle: Path, text: bytes, reason: str) -> None:
+    (tiny_bundle / MANIFEST).write_bytes(text)
+    assert reason in refusal(tiny_bundle)
+
+
+def test_a_newer_schema_asks_for_an_upgrade(tiny_bundle: Path) -> None:
+    # Even where the newer manifest has fields that this version cannot check.
+    change(tiny_bundle, lambda manifest: manifest.update(schema_version=2, novelty=[]))
+    assert refusal(tiny_bundle) == (
+        " was written by a newer clsspec: schema 2, this one reads up to 1; upgrade clsspec-serve"
+    )
+
+
+@pytest.mark.parametrize(
+    ("edit", "field"),
+    [
+        (lambda manifest: manifest.update(novelty=1), "novelty"),
+        (lambda manifest: manifest["architecture"].update(novelty=1), "architecture.novelty"),
+        (lambda manifest: manifest["preprocessing"].update(policy="bend"), "preprocessing.policy"),
+        (lambda manifest: manifest["architecture"].update(patch_size=0), "architecture.patch_size"),
+        (lambda manifest: manifest.pop("outputs"), "outputs"),
+        (lambda manifest: manifest.update(outputs=[]), "outputs"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    tiny_bundle: Path, edit: Callable[[dict[str, Any]], object], field: str
+) -> None:
+    change(tiny_bundle, edit)
+    assert f"clsspec.json, field {field}: " in refusal(tiny_bundle)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(tiny_bundle: Path, name: str) -> None:
+    (tiny_bundle / name).unlink()
+    assert refusal(tiny_bundle) == f": {name} is missing"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_byte_is_found(tiny_bundle: Path, name: str) -> None:
+    content = bytearray((tiny_bundle / name).read_bytes())
+    content[-1] ^= 1
+    (tiny_bundle / name).write_bytes(content)
+    assert f": {name} was changed: its sha256 is " in refusal(tiny_bundle)
+
+
+def test_a_file_of_another_size_is_named_with_both_sizes(tiny_bundle: Path) -> None:
+    (tiny_bundle / "README.md").write_bytes(b"12345")
+    assert refusal(tiny_bundle) == ": README.md has 5 bytes, expected 7"
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("clsspec_serve.bundle.describe", refuse)
+    assert refusal(tiny_bundle) == ": README.md cannot be read: Permission denied"
+
+
+@pytest.mark.parametrize("name", ["../secret", "heads/../../secret", "/{}/secret"])
+def test_a_path_outside_of_the_bundle_is_never_read(
+    tiny_bundle: Path, tmp_path: Path, name: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    entry = describe_folder(tmp_path)["secret"].model_dump()
+    path = name.format(tmp_path)
+    change(tiny_bundle, lambda manifest: manifest["files"].update({path: entry}))
+    assert refusal(tiny_bundle).endswith(f"names {path!r}, a path outside the bundle")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "position.npy"])
+def test_a_manifest_must_list_what_every_run_needs(tiny_bundle: Path, name: str) -> None:
+    change(tiny_bundle, lambda manifest: manifest["files"].pop(name))
+    assert refusal(tiny_bundle) == f": clsspec.json does not list {name}"
+
+
+def test_links_are_followed_as_in_the_hubs_cache(tiny_bundle: Path, tmp_path: Path) -> None:
+    blob = tmp_path / "blob"
+    (tiny_bundle / "model.onnx").rename(blob)
+    (tiny_bundle / "model.onnx").symlink_to(blob)
+    assert open_bundle(tiny_bundle).manifest.name == "tiny"
+    blob.write_bytes(b"")
+    assert ": model.onnx has 0 bytes" in refusal(tiny_bundle)
+
+
+def test_a_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
+    destination = tmp_path / "deep" / "bundle"
+    with new_folder(destination) as folder:
+        (folder / "a").write_text("a")
+        assert not destination.exists()
+    assert [file.name for file in destination.iterdir()] == ["a"]
+    assert list(destination.parent.iterdir()) == [destination]
+
+
+def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "bundle") as folder:
+        (folder / "a").write_text("a")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_not_replaced_unasked(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="exists already; --force"), new_folder(tiny_bundle):
+        pass
+    assert open_bundle(tiny_bundle)
+    assert list(tmp_path.iterdir()) == [tiny_bundle]
+
+
+def test_a_bundle_is_replaced_on_demand(tiny_bundle: Path, tmp_path: Path) -> None:
+    with new_folder(tiny_bundle, replace=True) as folder:
+        (folder / "a").write_text("a")
+        assert open_bundle(tiny_bundle)
+    assert [file.name for file in tiny_bundle.iterdir()] == ["a"]
+    assert list(tmp_path.iterdir()) == [tiny_bundle]
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_a_replacement_that_fails_leaves_the_old_bundle(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    real, calls = Path.rename, iter(range(10))
+
+    def rename(path: Path, target: Path) -> Path:
+        if next(calls) == moves:
+            raise OSError(28, "No space left on device")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with (
+        pytest.raises(OutputError, match="No space left on device"),
+        new_folder(tiny_bundle, replace=True),
+    ):
+        pass
+    assert open_bundle(tiny_bundle)
+    assert list(tmp_path.iterdir()) == [tiny_bundle]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, kind: str) -> None:
+    home = tmp_path / "home"
+    if kind == "file":
+        home.write_text("precious")
+    else:
+        home.mkdir()
+        (home / "precious").touch()
+    with pytest.raises(OutputError, match="is not a bundle"), new_folder(home, replace=True):
+        pass
+    assert home.read_text() == "precious" if kind == "file" else (home / "precious").exists()
+
+
+def test_a_parent_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    # A file where a folder is needed: refused also for root, whom permissions do not stop.
+    (tmp_path / "file").touch()
+    destination = tmp_path / "file" / "bundle"
+    with pytest.raises(OutputError, match=f"^cannot write {destination}: "), new_folder(destination):
+        pass
+
+
+def test_a_copied_bundle_is_still_whole(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert open_bundle(Path(shutil.copytree(tiny_bundle, tmp_path / "copy")))

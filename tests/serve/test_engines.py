@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import importlib.metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_bundle as tiny
+
+from clsspec_serve.choices import EngineChoice, EngineName
+from clsspec_serve.engines import onnxruntime as onnxruntime_module
+from clsspec_serve.engines import select
+from clsspec_serve.engines.onnxruntime import OnnxRuntimeEngine
+from clsspec_serve.engines.openvino import OpenVinoEngine
+from clsspec_serve.engines.protocol import Arrays, Engine
+from clsspec_serve.engines.select import choose_engine, installed_engines, load_engine
+from clsspec_serve.errors import EngineError
+
+NAMES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
+NUMBERS = np.random.default_rng(1)
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(tiny.tiny_graph())
+    return path
+
+
+def inputs(batch: int = 2, grid: tuple[int, int] = tiny.GRID) -> Arrays:
+    sides = [side * tiny.PATCH for side in grid]
+    return {
+        "pixels": NUMBERS.integers(0, 256, (batch, 4, *sides), np.uint8),
+        "position": NUMBERS.standard_normal((*grid, tiny.WIDTH), np.float32),
+    }
+
+
+def failure(engine: Engine, given: Arrays, outputs: list[str]) -> str:
+    with pytest.raises(EngineError) as info:
+        engine.run(given, outputs)
+    message = str(info.value)
+    assert message.startswith(f"{engine.name} failed: ")
+    assert "\n" not in message
+    return message
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
+    monkeypatch.setattr(select, "find_spec", lambda name: None if name in missing else 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("batch", "grid"), [(1, (2, 3)), (3, (4, 1))])
+def test_an_engine_computes_the_outputs_asked_for(
+    graph: Path, name: EngineName, batch: int, grid: tuple[int, int]
+) -> None:
+    engine: Engine = load_engine(graph, engine=name)
+    given = inputs(batch, grid)
+    found = engine.run(given, ["patches_0", "cls"])
+    expected = tiny.features(given["pixels"], given["position"])
+    assert list(found) == ["patches_0", "cls"]
+    for key, value in found.items():
+        assert (value.shape, value.dtype) == (expected[key].shape, np.float32)
+        np.testing.assert_allclose(value, expected[key], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_engine_says_what_it_is(graph: Path, name: EngineName) -> None:
+    engine = load_engine(graph, engine=name)
+    assert (engine.name, engine.precision) == (name, "fp32")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_survive_the_next_run(graph: Path, name: EngineName) -> None:
+    engine = load_engine(graph, engine=name)
+    first = engine.run(inputs(), ["cls", "patches"])
+    kept = {key: value.copy() for key, value in first.items()}
+    engine.run(inputs(), ["cls", "patches"])
+    for key, value in kept.items():
+        np.testing.assert_array_equal(first[key], value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_inputs_are_left_alone(graph: Path, name: EngineName) -> None:
+    given = inputs()
+    kept = {key: value.copy() for key, value in given.items()}
+    load_engine(graph, engine=name).run(given, ["patches"])
+    for key, value in kept.items():
+        np.testing.assert_array_equal(given[key], value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_broken_graph_is_one_line(tmp_path: Path, name: EngineName) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a graph\n" * 10)
+    with pytest.raises(EngineError) as info:
+        load_engine(path, engine=name)
+    assert str(info.value).startswith(f"{name} cannot load {path}: ")
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_truncated_graph_is_refused(graph: Path, name: EngineName) -> None:
+    graph.write_bytes(graph.read_bytes()[:-100])
+    with pytest.raises(EngineError, match="cannot load"):
+        load_engine(graph, engine=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_input_name_is_an_engine_error(graph: Path, name: EngineName) -> None:
+    given = inputs()
+    wrong = {"image": given["pixels"], "position": given["position"]}
+    failure(load_engine(graph, engine=name), wrong, ["cls"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_that_do_not_fit_are_an_engine_error(graph: Path, name: EngineName) -> None:
+    given = dict(inputs())
+    given["position"] = given["position"][:1, :2]
+    failure(load_engine(graph, engine=name), given, ["patches"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_output_that_the_graph_lacks_is_an_engine_error(graph: Path, name: EngineName) -> None:
+    assert "nonsense" in failure(load_engine(graph, engine=name), inputs(), ["nonsense"])
+
+
+def test_the_number_of_threads_reaches_onnxruntime(
+    graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    real = onnxruntime_module.onnxruntime.InferenceSession
+
+    def session(path: Path, options: object, **rest: object) -> object:
+        seen.append(options.intra_op_num_threads)  # type: ignore[attr-defined]  # onnxruntime's
+        return real(path, options, **rest)
+
+    monkeypatch.setattr(onnxruntime_module.onnxruntime, "InferenceSession", session)
+    OnnxRuntimeEngine(graph, threads=3)
+    OnnxRuntimeEngine(graph)
+    assert seen == [3, 0]
+
+
+def test_the_number_of_threads_reaches_openvino(graph: Path) -> None:
+    engine = OpenVinoEngine(graph, threads=1)
+    compiled = engine._request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert str(compiled.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
+
+
+def test_openvino_without_bf16_instructions_says_so(
+    graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = OpenVinoEngine.__init__.__globals__["openvino"].Core
+
+    class Core:
+        def get_property(self, *_: str) -> list[str]:
+            return ["FP32"]
+
+    monkeypatch.setattr("openvino.Core", Core)
+    with pytest.raises(EngineError, match="no bf16 instructions; use --precision fp32"):
+        OpenVinoEngine(graph, precision="bf16")
+    monkeypatch.setattr("openvino.Core", real)
+    assert OpenVinoEngine(graph).precision == "fp32"
+
+
+def test_auto_prefers_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert installed_engines() == list(NAMES)
+    assert choose_engine("auto", "fp32") == "onnxruntime"
+    without(monkeypatch, "onnxruntime")
+    assert choose_engine("auto", "fp32") == "openvino"
+
+
+def test_auto_takes_the_engine_that_has_the_precision() -> None:
+    assert choose_engine("auto", "bf16") == "openvino"
+
+
+def test_an_engine_asked_for_is_the_one_that_runs(graph: Path) -> None:
+    for name in NAMES:
+        assert choose_engine(name, "fp32") == load_engine(graph, engine=name).name == name
+
+
+@pytest.mark.parametrize(
+    ("engine", "extra"), [("auto", "cpu"), ("onnxruntime", "cpu"), ("openvino", "openvino")]
+)
+def test_a_missing_engine_names_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, engine: EngineChoice, extra: str
+) -> None:
+    without(monkeypatch, *NAMES)
+    with pytest.raises(EngineError, match=rf'pip install "clsspec-serve\[{extra}\]"$'):
+        choose_engine(engine, "fp32")
+
+
+def test_a_precision_is_never_lowered_or_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match="onnxruntime runs fp32 here; bf16 needs --engine openv"):
+        choose_engine("onnxruntime", "bf16")
+    without(monkeypatch, "openvino")
+    with pytest.raises(EngineError, match=r"no engine for bf16 .*clsspec-serve\[openvino\]"):
+        choose_engine("auto", "bf16")
+
+
+def test_both_packages_of_onnxruntime_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(select, "version", {"onnxruntime": "1", "onnxruntime-gpu": "2"}.__getitem__)
+    with pytest.raises(EngineError, match="onnxruntime 1 and onnxruntime-gpu 2 are both installed"):
+        choose_engine("openvino", "fp32")
+    monkeypatch.setattr(select, "version", importlib.metadata.version)
+    assert find_spec(choose_engine("openvino", "fp32")) is not None

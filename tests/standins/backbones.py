@@ -1,0 +1,166 @@
+"""Checkpoints small enough to export in seconds, one per kind of backbone, and their exports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:  # torch and timm take seconds to import; most tests need neither
+    from clsspec_export.checkpoints.checkpoint import Checkpoint
+    from clsspec_serve.bundle import Bundle
+    from clsspec_serve.layers import Layer
+    from clsspec_serve.manifest import Architecture, Output, Specialization
+
+WIDTH = 72
+"""Three heads of 24; a vector of it is beyond the 256 bytes that stay inside an ONNX file."""
+
+DINOV2 = "vit_small_patch14_dinov2"
+REG4 = "vit_small_patch14_reg4_dinov2"
+SWIGLU = "vit_giant_patch14_dinov2"
+CLIP = "vit_base_patch16_clip_224"
+DINOV3 = "vit_small_patch16_dinov3"
+EVA = "eva_giant_patch14_224"
+
+
+def tiny(
+    base: str = DINOV2,
+    specialization: Specialization | None = None,
+    *,
+    attention_bias: bool = False,
+    seed: int = 0,
+    **kwargs: Any,
+) -> Checkpoint:
+    """timm's `base` with 2 blocks, 72 wide, on 4 x 4 patches, random weights, specialized.
+
+    Without a `specialization` nothing is split. Every weight of a split layer differs.
+    """
+    import timm
+
+    from clsspec_export.checkpoints.checkpoint import Checkpoint
+    from clsspec_export.checkpoints.preprocessing import DINOV2 as DINOV2_PREPROCESSING
+    from clsspec_export.checkpoints.timm_files import timm_position
+    from clsspec_export.random_weights import randomize
+    from clsspec_export.specialize import PLAIN, specialize
+
+    patch = 16 if "patch16" in base else 14
+    size = {"embed_dim": WIDTH, "depth": 2, "num_heads": 3, "img_size": 4 * patch}
+    model = timm.create_model(base, **({"num_classes": 0} | size | kwargs)).eval()
+    specialize(model, specialization or PLAIN, attention_bias=attention_bias)
+    randomize(model, seed)
+    position, table = timm_position(model)
+    side = int(model.patch_embed.img_size[0])
+    preprocessing = DINOV2_PREPROCESSING.model_copy(update={"size": (side, side), "resize": None})
+    return Checkpoint(model, base, "random", position, table, preprocessing)
+
+
+def families() -> dict[str, Callable[[], Checkpoint]]:
+    """One checkpoint per kind of backbone that the exporter has to lower differently."""
+    from clsspec_serve.manifest import Specialization
+
+    split = Specialization(qkv_blocks=1)
+    patch = Specialization(qkv_blocks=1, registers_with="patch")
+    return {
+        "plain": lambda: tiny(),
+        "specialized": lambda: tiny(DINOV2, split),
+        "registers with cls": lambda: tiny(REG4, split),
+        "registers with patch": lambda: tiny(REG4, patch),
+        "attention bias": lambda: tiny(DINOV2, split, attention_bias=True),
+        "swiglu": lambda: tiny(SWIGLU, split),
+        "norm_pre": lambda: tiny(CLIP, split),
+        "rotary": lambda: tiny(DINOV3, split),
+        "EVA with learned positions": lambda: tiny(EVA, split),
+        "no LayerScale, no final norm": lambda: tiny(
+            DINOV2, split, init_values=None, final_norm=False
+        ),
+    }
+
+
+FAMILIES = (
+    "plain",
+    "specialized",
+    "registers with cls",
+    "registers with patch",
+    "attention bias",
+    "swiglu",
+    "norm_pre",
+    "rotary",
+    "EVA with learned positions",
+    "no LayerScale, no final norm",
+)
+"""The keys of `families`, for parametrization without importing timm."""
+
+
+def all_outputs(checkpoint: Checkpoint) -> tuple[Output, ...]:
+    """[CLS] and patches after every block, without and (where there is one) with the final norm."""
+    import torch
+
+    from clsspec_serve.manifest import Output
+
+    normed = not isinstance(checkpoint.model.norm, torch.nn.Identity)
+    return tuple(
+        Output(name=f"{kind}_{layer}{'' if norm else '_raw'}", kind=kind, layer=layer, norm=norm)
+        for layer in range(len(checkpoint.model.blocks))
+        for norm in ((True, False) if normed else (False,))
+        for kind in ("cls", "patches")
+    )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A graph with everything it was made from."""
+
+    checkpoint: Checkpoint
+    outputs: tuple[Output, ...]
+    architecture: Architecture
+    graph: Path
+
+
+def write_graph(checkpoint: Checkpoint, path: Path) -> Exported:
+    """Export a checkpoint with all outputs, without any check."""
+    from clsspec_export.architectures import describe
+    from clsspec_export.backbone import Backbone
+    from clsspec_export.onnx_graph import export_graph, fold_pixels
+
+    outputs = all_outputs(checkpoint)
+    proj = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
+    export_graph(Backbone(checkpoint.model, outputs, proj), path)
+    architecture = describe(checkpoint.architecture, checkpoint.model)
+    return Exported(checkpoint, outputs, architecture, path)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """The graph of a family by its name, written once per session. Not to be changed."""
+    done: dict[str, Exported] = {}
+
+    def get(family: str) -> Exported:
+        if family not in done:
+            path = tmp_path_factory.mktemp("graph") / "model.onnx"
+            done[family] = write_graph(families()[family](), path)
+        return done[family]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def exported_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The specialized family as `export_bundle` writes it, with layer 0. Not to be changed."""
+    from clsspec_serve.bundle import open_bundle
+    from clsspec_serve.layers import Layer
+
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    write_bundle(families()["specialized"](), folder, [Layer(0, True)])
+    return open_bundle(folder)
+
+
+def write_bundle(checkpoint: Checkpoint, folder: Path, layers: Sequence[Layer] = ()) -> None:
+    """`export_bundle` with an origin that has every field."""
+    from clsspec_export.checkpoints.checkpoint import Origin
+    from clsspec_export.export import export_bundle
+
+    origin = Origin("random:tiny", sha256="0" * 64, licence="MIT", licence_text="You may.\n")
+    export_bundle(checkpoint, folder, origin, layers=layers)
