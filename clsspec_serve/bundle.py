@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -99,9 +100,9 @@ def new_folder(destination: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises `OutputError` when `destination` exists (unless `replace`) or cannot be written; after
     any error nothing is left behind and an existing folder is as it was.
     """
-    if destination.exists() and not replace:
+    if os.path.exists(destination) and not replace:
         raise OutputError(f"{destination} exists already; --force replaces it")
-    if replace and destination.exists() and not (destination / MANIFEST).is_file():
+    if replace and os.path.exists(destination) and not (destination / MANIFEST).is_file():
         raise OutputError(f"{destination} exists and is not a bundle; it is not replaced")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -129,8 +130,9 @@ def new_folder(destination: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    if not path.is_dir():
-        kind = "is a file" if path.exists() else "does not exist"
+    # Not Path's own methods, which raise for a name that is too long.
+    if not os.path.isdir(path):
+        kind = "is a file" if os.path.exists(path) else "does not exist"
         raise BundleError(f"{path} {kind}; a bundle is a folder with {MANIFEST}")
     try:
         content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -36,10 +37,26 @@ def encode_many(predictions: Mapping[str, Prediction], form: Format) -> bytes:
         )
     arrays: dict[str, FloatArray] = {}
     texts: dict[str, str] = {}
-    for picture, prediction in predictions.items():
-        arrays |= {f"{picture}/{name}": value for name, value in prediction.arrays.items()}
+    for name, prediction in predictions.items():
+        # A file's name need not be UTF-8, a name in these formats must.
+        picture = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        arrays |= {f"{picture}/{key}": value for key, value in prediction.arrays.items()}
         texts[f"{picture}/geometry"] = _json(prediction)
     return _encode(arrays, texts, form)
+
+
+def require_writable(path: Path) -> None:
+    """Raise `OutputError` now where a file at `path` could not be written later."""
+    existing = next(folder for folder in path.absolute().parents if os.path.exists(folder))
+    reason = None
+    if os.path.isdir(path):
+        reason = errno.EISDIR
+    elif not os.path.isdir(existing):
+        reason = errno.ENOTDIR
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        reason = errno.EACCES
+    if reason is not None:
+        raise OutputError(f"cannot write {path}: {os.strerror(reason)}")
 
 
 def write_whole(path: Path, content: bytes) -> None:

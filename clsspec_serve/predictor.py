@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +15,7 @@ from clsspec_serve.bundle import Bundle
 from clsspec_serve.choices import EngineChoice, Policy, Precision, Task
 from clsspec_serve.engines.protocol import Arrays, Engine
 from clsspec_serve.engines.select import load_engine
-from clsspec_serve.errors import UsageError
+from clsspec_serve.errors import ImageError, UsageError
 from clsspec_serve.geometry import Geometry
 from clsspec_serve.images import DEFAULT_LIMITS, ImageLike, ImageLimits, read_image
 from clsspec_serve.layers import TASKS, Layer, select_outputs
@@ -125,7 +126,12 @@ class Model:
         """
         preprocessing, patch = self.manifest.preprocessing, self.manifest.architecture.patch_size
         pixels = read_image(image, limits)
-        return Prepared(*transform(pixels, preprocessing, patch, size=size, policy=policy))
+        try:
+            return Prepared(*transform(pixels, preprocessing, patch, size=size, policy=policy))
+        except ImageError as error:
+            if not isinstance(image, str | os.PathLike):
+                raise
+            raise ImageError(f"{os.fspath(image)}: {error}") from error
 
     def run(
         self,

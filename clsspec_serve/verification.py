@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clsspec_serve.bundle import Bundle
+from clsspec_serve.bundle import REFERENCE, Bundle
 from clsspec_serve.choices import EngineName, Precision
 from clsspec_serve.engines.select import PRECISIONS, choose_engine, installed_engines, load_engine
-from clsspec_serve.errors import EngineError
+from clsspec_serve.errors import BundleError, EngineError
 from clsspec_serve.parity import Difference, reference_samples, run_sample
 
 
@@ -33,6 +33,10 @@ def verify_engines(bundle: Bundle) -> list[EngineReport]:
     """
     choose_engine("auto", "fp32")
     samples = list(reference_samples(bundle))
+    if not any(sample.outputs for sample in samples):
+        raise BundleError(
+            f"{bundle.path}: {REFERENCE} holds no outputs; there is nothing to compare with"
+        )
     reports = []
     for name in installed_engines():
         for precision in PRECISIONS[name]:

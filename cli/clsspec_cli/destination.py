@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ def destination(images: Sequence[Path], out: Path | None, form: Format) -> Desti
     Raises `UsageError` for an unknown suffix, for several pictures and one `.npy`, and where two
     pictures would be written to one file.
     """
-    if out is not None and out.suffix and not out.is_dir():
+    # Not Path's own methods, which raise for a name that is too long.
+    if out is not None and out.suffix and not os.path.isdir(out):
         suffix: Format | None = {f".{name}": name for name in get_args(Format)}.get(out.suffix)
         if suffix is None:
             raise UsageError(
@@ -36,7 +38,7 @@ def destination(images: Sequence[Path], out: Path | None, form: Format) -> Desti
         if suffix == "npy" and len(images) > 1:
             raise UsageError("several images do not fit in one .npy; use .npz or a folder")
         return Destination(suffix, out, {})
-    if out is not None and out.exists() and not out.is_dir():
+    if out is not None and os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(
             f"--out {out} is a file; accepted are .npy, .npz, .safetensors, or a folder"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -70,7 +71,7 @@ def export(
     from clsspec_export.export import export_bundle, lift
     from clsspec_serve.layers import parse_layers
 
-    if out.exists() and not force:
+    if os.path.exists(out) and not force:
         raise UsageError(f"{out} exists already; --force replaces it")
     chosen = parse_layers(layers)
 

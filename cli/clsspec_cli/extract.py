@@ -58,7 +58,7 @@ def extract(
     from clsspec_serve.colour import parse_colour
     from clsspec_serve.images import ImageLimits
     from clsspec_serve.layers import parse_layers, parse_tasks, select_outputs
-    from clsspec_serve.outputs import encode, encode_many, write_whole
+    from clsspec_serve.outputs import encode, encode_many, require_writable, write_whole
     from clsspec_serve.predictor import batches, load
     from clsspec_serve.progress import progress
     from clsspec_serve.transform import parse_size
@@ -70,6 +70,8 @@ def extract(
     limits = ImageLimits(max_pixels, parse_colour(background))
     network_size = None if size is None else parse_size(size)
 
+    for path in [target.single] if target.single is not None else target.files.values():
+        require_writable(path)
     loaded = load(model, engine=engine, precision=precision, threads=threads)
     arrays = select_outputs(loaded.manifest.outputs, chosen_tasks, chosen_layers)
     if target.form == "npy" and len(arrays) != 1:

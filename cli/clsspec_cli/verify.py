@@ -35,7 +35,7 @@ def verify(bundle: options.BundleFolder) -> None:
         )
         if not report.passed:
             failed.append(name)
-    if find_spec("onnxruntime") is not None and find_spec("torch") is not None:
+    if find_spec("onnxruntime") is not None:
         from clsspec_export.audit import audit
 
         try:

@@ -94,11 +94,15 @@ def specialize(model: ViT, specialization: Specialization, *, attention_bias: bo
     another kind.
     """
     before = specialization_of(model)
+    if before is not None and specialization == PLAIN:
+        specialization = before
     if before not in (None, PLAIN) and before.registers_with != specialization.registers_with:
         raise UsageError(f"the model's registers go with its {before.registers_with} weights")
     depth = len(model.blocks)
     if model.cls_token is None:
         raise UsageError("the model has no [CLS] token, so there is nothing to specialize")
+    if getattr(model, "dist_token", None) is not None:
+        raise UsageError("the model has a distillation token, which is neither [CLS] nor patch")
     if specialization.qkv_blocks > depth:
         raise UsageError(f"qkv_blocks is {specialization.qkv_blocks}; the model has {depth} blocks")
     if not isinstance(model.norm_pre, nn.Identity | nn.LayerNorm):
@@ -118,7 +122,7 @@ def specialize(model: ViT, specialization: Specialization, *, attention_bias: bo
         plain.ls1 = split(plain.ls1, specialization.layer_scale)
         plain.ls2 = split(plain.ls2, specialization.layer_scale)
         plain.attn.qkv = split(plain.attn.qkv, index < specialization.qkv_blocks)
-        if attention_bias:
+        if attention_bias and plain.attn.bias is None:
             plain.attn.bias = AttentionBias(plain.attn.num_heads, plain.attn.head_dim)
         blocks.append(plain)
     model.blocks = (
@@ -128,7 +132,7 @@ def specialize(model: ViT, specialization: Specialization, *, attention_bias: bo
     )
     model.norm = split(model.norm, specialization.final_norm)
     model.specialization = specialization if before is None else _union(before, specialization)
-    return model
+    return model.train(model.training)  # the new modules follow the mode that the model is in
 
 
 def specialization_of(model: ViT) -> Specialization | None:
@@ -156,13 +160,14 @@ def _plain_block(block: nn.Module, index: int, prefix: int) -> SpecializedBlock:
     """timm's block in our form, its weights shared with the original; ours as it is."""
     if isinstance(block, SpecializedBlock):
         return block
-    if isinstance(block, Block) and type(block.attn) is Attention:
+    attention = getattr(block, "attn", None)
+    if isinstance(block, Block) and type(attention) is Attention:
         ls1, ls2 = block.ls1, block.ls2
-    elif isinstance(block, EvaBlock) and type(block.attn) is EvaAttention:
+    elif isinstance(block, EvaBlock) and type(attention) is EvaAttention:
         ls1, ls2 = _layer_scale(block.gamma_1), _layer_scale(block.gamma_2)
     else:
         raise UsageError(
-            f"block {index} is a {type(block).__name__} with {type(block.attn).__name__}; "
+            f"block {index} is a {type(block).__name__} with {type(attention).__name__}; "
             "accepted are timm's Block with Attention and EvaBlock with EvaAttention"
         )
     return SpecializedBlock(

@@ -183,7 +183,7 @@ def test_the_architecture_follows_from_the_tensors(
 
 def test_an_unknown_width_is_refused_with_the_way_out(tmp_path: Path) -> None:
     torch.save(dinov2_state("plain"), tmp_path / "hub.pth")
-    with pytest.raises(CheckpointError, match="32 wide with patch 14.*--arch"):
+    with pytest.raises(CheckpointError, match=r"32 wide with patch 14.*--arch"):
         read_checkpoint(tmp_path / "hub.pth")
 
 

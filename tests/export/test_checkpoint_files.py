@@ -33,7 +33,7 @@ def test_code_in_a_torch_file_is_refused_and_not_run(
     target, file = tmp_path / "was here", tmp_path / f"evil{suffix}"
     content = dinov2_state("plain") | {"payload": Payload(target)}
     torch.save(content, file, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(CheckpointError, match="more than tensors and plain values.*not loaded"):
+    with pytest.raises(CheckpointError, match=r"more than tensors and plain values.*not loaded"):
         read_checkpoint(file)
     assert not target.exists()
     torch.load(file, weights_only=False)

@@ -84,6 +84,16 @@ def test_arguments_and_positions_are_kept(tmp_path: Path) -> None:
     assert len(checkpoint.model.blocks) == 2
 
 
+@pytest.mark.parametrize("arguments", [{}, {"num_classes": 7}])
+def test_a_classifier_is_left_out(arguments: dict[str, Any], tmp_path: Path) -> None:
+    model = _trained(DEIT3_NAME, SPLITS["paper"], **({"num_classes": 7} | arguments))
+    assert "head.weight" in model.state_dict()
+    file = tmp_path / "a.safetensors"
+    save_native(model, file, architecture=DEIT3_NAME, arguments=arguments)
+    found = read_checkpoint(file).model.state_dict()
+    assert found.keys() == model.state_dict().keys() - {"head.weight", "head.bias"}
+
+
 def test_rotary_periods_that_were_changed_are_kept(tmp_path: Path) -> None:
     name = DINOV3_NAMES[False]
     model = _trained(name, SPLITS["paper"])

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
+from standins.backbones import FAMILIES, Exported
 from torch import nn
 
 from clsspec_export.onnx_graph import OPSET, fold_pixels
@@ -21,7 +22,6 @@ from clsspec_serve.errors import ExportError
 from clsspec_serve.manifest import Preprocessing
 from clsspec_serve.parity import compare
 from clsspec_serve.position import position_map
-from standins.backbones import FAMILIES, Exported
 
 PREPROCESSING = Preprocessing(
     size=(56, 56),

@@ -19,7 +19,6 @@ from clsspec_export.specialize import (
     paper_specialization,
     specialize,
 )
-from clsspec_serve.manifest import Specialization
 
 HEAD = WIDTH // HEADS
 BASES = {
@@ -143,10 +142,8 @@ def _attention_by_hand(
         for head in range(HEADS):
             part = slice(head * HEAD, (head + 1) * HEAD)
             own_k, own_v = attention.bias.k[0, head, 0], attention.bias.v[0, head, 0]
-            scores = [
-                query[part] @ key / math.sqrt(HEAD) for key in [own_k, *(k[part] for k in keys)]
-            ]
-            weights = torch.stack(scores).exp()
+            against = torch.stack([own_k, *(k[part] for k in keys)])
+            weights = (against @ query[part] / math.sqrt(HEAD)).exp()
             weights = weights / weights.sum()
             candidates = [own_v, *(v[part] for v in values)]
             heads.append(sum(w * v for w, v in zip(weights, candidates, strict=True)))
@@ -210,8 +207,5 @@ def test_dropout_acts_in_training_and_not_in_evaluation(rate: str) -> None:
 
 
 def test_a_mask_is_refused() -> None:
-    model = specialize(
-        timm.create_model("vit_small_patch14_dinov2", img_size=28, **TINY), Specialization()
-    )
     with pytest.raises(ValueError, match="no mask"):
-        model.blocks[0](torch.ones(1, 5, WIDTH), is_causal=True)
+        _model().blocks[0](torch.ones(1, 9, WIDTH), is_causal=True)

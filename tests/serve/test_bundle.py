@@ -165,9 +165,13 @@ def test_a_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "bundle") as folder:
-        (folder / "a").write_text("a")
-        raise ZeroDivisionError
+    def work() -> None:
+        with new_folder(tmp_path / "bundle") as folder:
+            (folder / "a").write_text("a")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -224,7 +228,10 @@ def test_a_parent_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     # A file where a folder is needed: refused also for root, whom permissions do not stop.
     (tmp_path / "file").touch()
     destination = tmp_path / "file" / "bundle"
-    with pytest.raises(OutputError, match=f"^cannot write {destination}: "), new_folder(destination):
+    with (
+        pytest.raises(OutputError, match=f"^cannot write {destination}: "),
+        new_folder(destination),
+    ):
         pass
 
 

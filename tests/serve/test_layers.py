@@ -25,7 +25,9 @@ def test_layers_are_read_in_order_and_once(text: str, layers: tuple[Layer, ...])
     assert parse_layers(",".join(str(layer) for layer in layers)) == layers
 
 
-@pytest.mark.parametrize("text", ["five", "-1", "5:", "5:norm", "5,", " ", "5;6", "5.0", "²", "5:RAW"])
+@pytest.mark.parametrize(
+    "text", ["five", "-1", "5:", "5:norm", "5,", " ", "5;6", "5.0", "²", "5:RAW"]
+)
 def test_layers_that_cannot_be_read_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="accepted are block numbers from 0, such as 5,11:raw"):
         parse_layers(text)

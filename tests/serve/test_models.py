@@ -31,12 +31,12 @@ def test_a_path_in_the_home_folder_is_expanded(
 
 
 def test_a_home_folder_that_nobody_has_is_a_missing_bundle() -> None:
-    with pytest.raises(BundleError, match="^~nobody-of-that-name/tiny does not exist"):
+    with pytest.raises(BundleError, match=r"^~nobody-of-that-name/tiny does not exist"):
         find_bundle("~nobody-of-that-name/tiny")
 
 
 def test_no_model_says_how_to_name_one() -> None:
-    with pytest.raises(UsageError, match="--model .*clsspec export"):
+    with pytest.raises(UsageError, match=r"--model .*clsspec export"):
         find_bundle(None)
 
 
@@ -69,7 +69,7 @@ def test_a_repository_that_is_no_bundle_is_refused(hub: Hub) -> None:
 
 
 def test_a_repository_that_does_not_exist_is_a_source_error(hub: Hub) -> None:
-    with pytest.raises(SourceError, match="^hf:someone/gone does not exist or is private"):
+    with pytest.raises(SourceError, match=r"^hf:someone/gone does not exist or is private"):
         find_bundle("hf:someone/gone")
 
 

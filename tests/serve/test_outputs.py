@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run
 from safetensors import safe_open
 from safetensors.numpy import load as load_safetensors
 
 from clsspec_serve.choices import Format
 from clsspec_serve.errors import OutputError, UsageError
 from clsspec_serve.geometry import Geometry
-from clsspec_serve.outputs import encode, encode_many, write_whole
+from clsspec_serve.outputs import encode, encode_many, require_writable, write_whole
 from clsspec_serve.predictor import Prediction
 
 GEOMETRY = Geometry(
@@ -102,7 +103,7 @@ def test_a_name_that_is_no_utf8_is_written_as_text(form: Format) -> None:
 
 
 def test_several_pictures_do_not_fit_in_one_npy() -> None:
-    with pytest.raises(UsageError, match="do not fit in one .npy"):
+    with pytest.raises(UsageError, match=r"do not fit in one \.npy"):
         encode_many({"a.jpg": OTHER, "b.jpg": OTHER}, "npy")
 
 
@@ -210,5 +211,32 @@ def test_a_parent_that_is_no_folder_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="File name too long$"):
+    with pytest.raises(OutputError, match=r"File name too long$"):
         write_whole(tmp_path / ("x" * 300), b"")
+
+
+def test_a_place_that_cannot_be_written_is_known_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_writable(tmp_path / "new" / "folder" / "file.npy")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "file/x", "Not a directory")):
+        with pytest.raises(OutputError, match=reason):
+            require_writable(path)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(OutputError, match="Permission denied"):
+        require_writable(tmp_path / "x.npy")
+
+
+def test_nothing_is_computed_for_a_place_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("clsspec_serve.predictor.load", refuse)
+    photo = tmp_path / "a.png"
+    photo.touch()
+    result = run(("extract", photo, "--model", "m", "--out", photo / "x"), monkeypatch, capsys)
+    assert result.code == 1

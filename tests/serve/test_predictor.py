@@ -99,9 +99,7 @@ def test_every_kind_of_picture_gives_the_same_features(model: Model, tmp_path: P
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_engine_is_asked_for_the_tasks_only(
-    model: Model, engine: Recording, task: Any
-) -> None:
+def test_the_engine_is_asked_for_the_tasks_only(model: Model, engine: Recording, task: Any) -> None:
     prediction = model(PHOTO, tasks=[task])
     assert [outputs for _, outputs in engine.runs] == [[task]]
     assert list(prediction.arrays) == [task]

@@ -97,3 +97,12 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, unit: str) -> No
     assert "Downloading" in written
     assert "\x1b[" in written
     assert "4/4" in written
+
+
+def test_a_single_thing_is_done_in_silence(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress("Extracting", 1, "images") as meter:
+        clock.seconds += 60.0
+        meter.advance()
+    assert lines(capsys) == []

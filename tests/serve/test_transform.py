@@ -16,7 +16,7 @@ from transformers import BitImageProcessor, DINOv3ViTImageProcessor
 from clsspec_serve.errors import ImageError, UsageError
 from clsspec_serve.images import DEFAULT_MAX_PIXELS
 from clsspec_serve.manifest import Preprocessing
-from clsspec_serve.transform import plan, transform
+from clsspec_serve.transform import parse_size, plan, transform
 
 STATISTICS: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 PHOTOS = {
@@ -332,3 +332,18 @@ def test_a_patch_of_the_input_shows_its_place_in_the_picture() -> None:
         light = out[0].reshape(height, patch, width, patch).sum((1, 3), dtype=np.int64)
         brightest = np.unravel_index(light.argmax(), light.shape)
         assert geometry.image_to_patch(200, 250) == tuple(int(i) for i in brightest)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("480x640", (480, 640)), ("480X640", (480, 640)), ("224", (224, 224))]
+)
+def test_a_size_is_height_by_width_or_one_side(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "480x", "x640", "0x640", "480x0", "-1x5", "1x2x3", "4.5", "480 640", "²"]
+)
+def test_a_size_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="accepted is HxW in pixels, such as 480x640, or one side"):
+        parse_size(text)

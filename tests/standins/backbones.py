@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # torch and timm take seconds to import; most tests need neit
     from clsspec_serve.manifest import Architecture, Output, Specialization
 
 WIDTH = 72
-"""Three heads of 24; a vector of it is beyond the 256 bytes that stay inside an ONNX file."""
+"""Three heads of 24. A vector of it is beyond the 256 bytes that stay inside an ONNX file, and it
+is no multiple of 16, to which ONNX Runtime pads the channels of convolutions."""
 
 DINOV2 = "vit_small_patch14_dinov2"
 REG4 = "vit_small_patch14_reg4_dinov2"

@@ -85,8 +85,8 @@ def save_native(
 ) -> None:
     """Write a specialized model, trained under a name of timm or clsspec, for `clsspec export`.
 
-    `arguments` are those beside the name that `timm.create_model` got. Raises `UsageError` for a
-    model that is not specialized.
+    `arguments` are those beside the name that `timm.create_model` got. A classifier is left out.
+    Raises `UsageError` for a model that is not specialized.
     """
     specialization = specialization_of(model)
     if specialization is None:
@@ -94,16 +94,25 @@ def save_native(
     position, table = timm_position(model)
     config = NativeConfig(
         architecture=architecture,
-        arguments=dict(arguments or {}),
+        arguments={key: v for key, v in (arguments or {}).items() if key != "num_classes"},
         specialization=specialization,
         attention_bias=has_attention_bias(model),
         position=position,
         preprocessing=preprocessing or from_timm(model),
     )
-    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    state = {
+        key: value.contiguous()
+        for key, value in model.state_dict().items()
+        if not key.startswith("head.")
+    }
     if isinstance(position, RotaryPosition):
         state[PERIODS] = table
-    save_file(state, path, metadata={METADATA_KEY: config.model_dump_json()})
+    part = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(state, part, metadata={METADATA_KEY: config.model_dump_json()})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_native(state: StateDict, metadata: str, source: str) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import timm
@@ -18,7 +19,6 @@ from clsspec_export.checkpoints.checkpoint import (
 )
 from clsspec_export.checkpoints.files import read_json
 from clsspec_export.checkpoints.preprocessing import from_timm
-from clsspec_export.checkpoints.renaming import Rule, rename
 from clsspec_export.specialize import PLAIN, ViT, specialize
 from clsspec_serve.errors import CheckpointError, SourceError
 from clsspec_serve.hub import HubRef
@@ -26,7 +26,7 @@ from clsspec_serve.manifest import LearnedPosition, RotaryPosition
 
 FORMAT = "timm"
 
-_HEAD = Rule(r"(head|head_dist|fc_norm)\..*", None)
+_HEAD = re.compile(r"(head|head_dist|fc_norm)\..*")
 """A classifier is no part of the features; its norm follows the pooling."""
 
 
@@ -64,7 +64,9 @@ def read_timm_file(state: StateDict, architecture: str, source: str) -> Checkpoi
     if "pos_embed" in state:
         kwargs["img_size"] = _native_size(state, architecture, source)
     model = create(architecture, **kwargs)
-    load_strict(model, rename(state, [_HEAD], source), source)
+    known = model.state_dict().keys()  # average-pooled models keep their fc_norm
+    state = {key: v for key, v in state.items() if key in known or not _HEAD.fullmatch(key)}
+    load_strict(model, state, source)
     return timm_checkpoint(model, architecture)
 
 

@@ -1,0 +1,98 @@
+"""Every command and every line of Python in the README, typed as written."""
+
+from __future__ import annotations
+
+import glob
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from command_line import run
+
+from clsspec_export.random_weights import randomize
+from clsspec_serve.errors import SourceError
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for line in README.splitlines()
+    if line.startswith("    clsspec")
+]
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+NAMES = """
+architecture = "vit_small_patch14_dinov2"
+arguments = { img_size = 28, depth = 1 }
+[specialization]
+qkv_blocks = 0
+norms = false
+final_norm = false
+layer_scale = false
+[[rule]]
+match = 'backbone\\.(.*)'
+name = '\\1'
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the README's photograph, and the checkpoint that it calls `mine.pth`."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    model = timm.create_model("vit_small_patch14_dinov2", img_size=28, depth=1, num_classes=0)
+    randomize(model)
+    state = {f"backbone.{key}": value for key, value in model.state_dict().items()}
+    torch.save(state, tmp_path / "mine.pth")
+    (tmp_path / "names.toml").write_text(NAMES)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def words(command: str) -> tuple[str, ...]:
+    """The arguments as a shell would pass them."""
+    parts = shlex.split(command)[1:]
+    return tuple(name for part in parts for name in (sorted(glob.glob(part)) or [part]))
+
+
+@pytest.mark.usefixtures("unreachable_hub")
+def test_the_readme_works_from_top_to_bottom(
+    checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No test reaches the network; what is to be downloaded is refused, in the usual words.
+    monkeypatch.setattr("clsspec_export.fetch.download", _refuse)
+    assert len(COMMANDS) >= 8
+    for command in COMMANDS:
+        result = run(words(command), monkeypatch, capsys)
+        if words(command)[1].startswith(("dinov2_", "hf:")):
+            assert result.code == 1, result.err
+            assert "download" in result.err.splitlines()[-1]
+        else:
+            assert result.code == 0, f"{command}: {result.err}"
+    assert np.load("feats.npy").ndim == 3
+    assert np.load("cls.npy").ndim == 1
+    assert Path("features/coffee.features.npz").is_file()
+    assert PYTHON
+    for code in PYTHON:
+        exec(compile(code, "README.md", "exec"), {})
+
+
+def _refuse(url: str, *_: object, **__: object) -> Path:
+    raise SourceError(f"cannot download {url}: download it by hand")
+
+
+def test_the_readme_links_to_files_that_are_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_two_opening_commands_are_targets_of_the_makefile() -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    opening = re.findall(r"^    make (\w+)", README, flags=re.MULTILINE)
+    assert opening == ["demo", "test"]
+    assert set(opening) <= set(targets)
