@@ -1,14 +1,11 @@
-"""A bundle on disk: opened and checked, or written whole."""
+"""A bundle on disk: what its files are, and that they are those of its manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +15,7 @@ from pydantic import ValidationError
 
 from clsspec_serve.errors import BundleError, OutputError
 from clsspec_serve.manifest import SCHEMA_VERSION, File, Manifest
+from clsspec_serve.whole import new_folder
 
 MANIFEST = "clsspec.json"
 GRAPH = "model.onnx"
@@ -93,40 +91,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-@contextmanager
-def new_folder(destination: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `destination` that takes its name when the block succeeds.
-
-    Raises `OutputError` when `destination` exists (unless `replace`) or cannot be written; after
-    any error nothing is left behind and an existing folder is as it was.
-    """
-    if os.path.exists(destination) and not replace:
-        raise OutputError(f"{destination} exists already; --force replaces it")
+def new_bundle(destination: Path, *, replace: bool = False) -> AbstractContextManager[Path]:
+    """`new_folder` for a bundle, which replaces nothing but a bundle; raises `OutputError`."""
     if replace and os.path.exists(destination) and not (destination / MANIFEST).is_file():
         raise OutputError(f"{destination} exists and is not a bundle; it is not replaced")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{destination.name}."
-        work = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=destination.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write {destination}: {error.strerror}") from error
-    try:
-        folder = work / "new"
-        folder.mkdir()
-        yield folder
-        old = work / "old"
-        if destination.exists():
-            destination.rename(old)
-        try:
-            folder.rename(destination)
-        except OSError:
-            if old.exists():
-                old.rename(destination)
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot write {destination}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    return new_folder(destination, replace=replace)
 
 
 def _read_manifest(path: Path) -> Manifest:

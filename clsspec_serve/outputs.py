@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
 from clsspec_serve.choices import Format
-from clsspec_serve.errors import OutputError, UsageError
+from clsspec_serve.errors import UsageError
 from clsspec_serve.predictor import FloatArray, Prediction
 
 
@@ -43,44 +39,6 @@ def encode_many(predictions: Mapping[str, Prediction], form: Format) -> bytes:
         arrays |= {f"{picture}/{key}": value for key, value in prediction.arrays.items()}
         texts[f"{picture}/geometry"] = _json(prediction)
     return _encode(arrays, texts, form)
-
-
-def require_writable(path: Path) -> None:
-    """Raise `OutputError` now where a file at `path` could not be written later."""
-    existing = next(folder for folder in path.absolute().parents if os.path.exists(folder))
-    reason = None
-    if os.path.isdir(path):
-        reason = errno.EISDIR
-    elif not os.path.isdir(existing):
-        reason = errno.ENOTDIR
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        reason = errno.EACCES
-    if reason is not None:
-        raise OutputError(f"cannot write {path}: {os.strerror(reason)}")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears complete or not at all; raises `OutputError`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _npy(prediction: Prediction) -> bytes:

@@ -58,10 +58,11 @@ def extract(
     from clsspec_serve.colour import parse_colour
     from clsspec_serve.images import ImageLimits
     from clsspec_serve.layers import parse_layers, parse_tasks, select_outputs
-    from clsspec_serve.outputs import encode, encode_many, require_writable, write_whole
+    from clsspec_serve.outputs import encode, encode_many
     from clsspec_serve.predictor import batches, load
     from clsspec_serve.progress import progress
     from clsspec_serve.transform import parse_size
+    from clsspec_serve.whole import require_writable, write_whole
 
     target = destination(images, out, file_format)
     names = names_in_file(images)

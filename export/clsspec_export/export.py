@@ -28,7 +28,7 @@ from clsspec_serve.bundle import (
     REFERENCE,
     Bundle,
     describe_folder,
-    new_folder,
+    new_bundle,
     write_manifest,
 )
 from clsspec_serve.choices import EngineName
@@ -49,8 +49,8 @@ Report = Callable[[str], None]
 def lift(checkpoint: Checkpoint, *, plain: bool = False) -> Checkpoint:
     """Give a plain checkpoint the paper's specialized layout; its outputs stay what they are.
 
-    With `plain` it is left as it is. A checkpoint that is specialized already always is; to ask
-    for it plain then raises `UsageError`.
+    With `plain` it is left as it is, and `UsageError` raised if it has weights of its own for
+    [CLS]. A checkpoint whose blocks are specialized already is left as it is, too.
     """
     found = specialization_of(checkpoint.model) or PLAIN
     if plain:
@@ -82,7 +82,7 @@ def export_bundle(
     name = checkpoint.architecture if plain else specialized_name(checkpoint.architecture)
     architecture = describe(name, checkpoint.model)
     outputs = _outputs(architecture, layers)
-    with new_folder(destination, replace=replace) as folder:
+    with new_bundle(destination, replace=replace) as folder:
         report("writing the graph")
         proj = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
         export_graph(exportable(checkpoint.model, outputs, proj), folder / GRAPH)

@@ -194,3 +194,16 @@ def test_the_models_input_can_have_another_size(
     assert np.load(out).shape == (4, 3, 4)
     assert spy.asked == [((1, 4, 56, 42), ["patches"])]
     assert spy.loaded[0][1] == {"engine": "openvino", "precision": "fp32", "threads": 1}
+
+
+def test_nothing_is_computed_for_a_place_that_cannot_be_written(
+    clsspec: Clsspec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("clsspec_serve.predictor.load", refuse)
+    photo = save_picture(tmp_path / "a.png")
+    result = clsspec("extract", photo, "--model", "m", "--out", photo / "x")
+    assert result.code == 1
+    assert result.error().endswith("Not a directory")

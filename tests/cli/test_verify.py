@@ -18,10 +18,12 @@ Edit = Callable[[dict[str, Any]], object]
 
 
 @pytest.fixture
-def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where torch is not installed the products are not counted; the tiny graph has none."""
+def without_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ONNX Runtime is not installed the products are not counted; the tiny graph has none."""
     real = module.find_spec
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "torch" else real(name))
+    monkeypatch.setattr(
+        module, "find_spec", lambda name: None if name == "onnxruntime" else real(name)
+    )
 
 
 def reseal(folder: Path, edit: Edit = lambda manifest: None) -> None:
@@ -46,8 +48,8 @@ def test_an_exported_bundle_passes(clsspec: Clsspec, exported: Path) -> None:
     assert lines[4] == "products: those of the architecture, in our graph and after optimisation"
 
 
-@pytest.mark.usefixtures("without_torch")
-def test_without_torch_the_engines_are_checked_all_the_same(
+@pytest.mark.usefixtures("without_counting")
+def test_without_onnxruntime_the_engines_are_checked_all_the_same(
     clsspec: Clsspec, tiny_bundle: Path
 ) -> None:
     result = clsspec("verify", tiny_bundle)
@@ -63,7 +65,7 @@ def test_a_graph_with_other_products_fails(clsspec: Clsspec, tiny_bundle: Path) 
     assert result.err == f"clsspec: {tiny_bundle} failed: products\n"
 
 
-@pytest.mark.usefixtures("without_torch")
+@pytest.mark.usefixtures("without_counting")
 @pytest.mark.parametrize("wrong", [1e-3, np.nan])
 def test_outputs_that_differ_fail_every_engine(
     clsspec: Clsspec, tiny_bundle: Path, wrong: float
@@ -79,14 +81,15 @@ def test_outputs_that_differ_fail_every_engine(
     assert "failed: onnxruntime fp32, openvino fp32" in result.err
 
 
-@pytest.mark.usefixtures("without_torch")
 def test_an_engine_that_does_not_run_has_not_passed(clsspec: Clsspec, tiny_bundle: Path) -> None:
     (tiny_bundle / "model.onnx").write_bytes(tiny.tiny_graph()[:-50])
     reseal(tiny_bundle)
     result = clsspec("verify", tiny_bundle)
     assert result.code == 1
     assert "onnxruntime fp32: not run: onnxruntime cannot load" in result.out
-    assert result.err == f"clsspec: {tiny_bundle} failed: onnxruntime fp32, openvino fp32\n"
+    assert (
+        result.err == f"clsspec: {tiny_bundle} failed: onnxruntime fp32, openvino fp32, products\n"
+    )
 
 
 def test_without_an_engine_nothing_is_verified(

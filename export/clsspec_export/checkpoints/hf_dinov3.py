@@ -16,6 +16,9 @@ from clsspec_serve.manifest import Preprocessing, RotaryPosition
 FORMAT = "huggingface-dinov3"
 MODEL_TYPES = ("dinov3_vit",)
 
+_BIASES = {"query": True, "key": False, "value": True}
+"""What a configuration means that does not say whether a projection has a bias."""
+
 _LAYER = r"layer\.(\d+)\."
 _RULES = [
     Rule(r"embeddings\.mask_token", None),
@@ -45,7 +48,7 @@ def read_hf_dinov3(
     require_activation(config, "silu" if gated else "gelu", source)
     width, heads = config["hidden_size"], config["num_attention_heads"]
     depth, head_dim = config["num_hidden_layers"], width // heads
-    biases = {part[0]: config[f"{part}_bias"] for part in ("query", "key", "value")}
+    biases = {part[0]: config.get(f"{part}_bias", bias) for part, bias in _BIASES.items()}
     base = "vit_small_plus_patch16_dinov3_qkvb" if gated else "vit_small_patch16_dinov3_qkvb"
     model = converted(
         base,

@@ -77,7 +77,7 @@ class NativeConfig(Strict):
 
 def save_native(
     model: ViT,
-    path: Path,
+    path: str | Path,
     *,
     architecture: str,
     arguments: Mapping[str, Any] | None = None,
@@ -107,6 +107,7 @@ def save_native(
     }
     if isinstance(position, RotaryPosition):
         state[PERIODS] = table
+    path = Path(path)
     part = path.with_name(f".{path.name}.tmp")
     try:
         save_file(state, part, metadata={METADATA_KEY: config.model_dump_json()})

@@ -49,7 +49,7 @@ def _read_by_keys(content: dict[str, Any], architecture: str | None, source: str
     if dinov2.is_dinov2(backbone):
         return dinov2.read_dinov2(backbone, source, architecture)
     if architecture is not None and bare:
-        return timm_files.read_timm_file(bare, architecture, source)
+        return timm_files.read_timm_file(flatten(timm_files.unwrap(content)), architecture, source)
     sample = ", ".join(sorted(bare)[:3]) or "no tensors"
     raise CheckpointError(
         f"{source} has keys of no known format ({sample}); for timm's keys name the model with "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -53,6 +54,12 @@ def read_timm_folder(folder: Path) -> Checkpoint:
     model = require_vit(model.eval(), str(folder))
     model.reset_classifier(0)
     return timm_checkpoint(model, config["architecture"])
+
+
+def unwrap(content: dict[str, Any]) -> dict[str, Any]:
+    """The state dict out of a training run's file, which has it under one of two names."""
+    inner = content.get("state_dict", content.get("model"))
+    return inner if isinstance(inner, dict) else content
 
 
 def read_timm_file(state: StateDict, architecture: str, source: str) -> Checkpoint:
