@@ -90,8 +90,8 @@ def specialize(model: ViT, specialization: Specialization, *, attention_bias: bo
 
     Both copies of a split layer start equal, so the outputs do not change. (`attention_bias` adds
     zero k' and v', which do change them: one more token shares the softmax.) Layers that are split
-    already stay so. Raises `UsageError` for a model without a [CLS] token and for blocks of
-    another kind.
+    already stay so; layers that the model does not have are not noted as split. Raises
+    `UsageError` for a model without a [CLS] token and for blocks of another kind.
     """
     before = specialization_of(model)
     if before is not None and specialization == PLAIN:
@@ -131,7 +131,13 @@ def specialize(model: ViT, specialization: Specialization, *, attention_bias: bo
         else (nn.ModuleList(blocks))
     )
     model.norm = split(model.norm, specialization.final_norm)
-    model.specialization = specialization if before is None else _union(before, specialization)
+    done = specialization.model_copy(
+        update={
+            "final_norm": isinstance(model.norm, Split),
+            "layer_scale": any(isinstance(block.ls1, Split) for block in blocks),
+        }
+    )
+    model.specialization = done if before is None else _union(before, done)
     return model.train(model.training)  # the new modules follow the mode that the model is in
 
 

@@ -252,3 +252,10 @@ def test_a_fresh_attention_bias_is_zero() -> None:
     bias = AttentionBias(2, 3)
     assert not bias.k.any()
     assert bias.v.shape == (1, 2, 1, 3)
+
+
+def test_layers_that_a_model_lacks_are_not_noted_as_split() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", depth=2, final_norm=False, num_classes=0)
+    specialize(model, Specialization(qkv_blocks=1))
+    found = specialization_of(model)
+    assert found == Specialization(qkv_blocks=1, layer_scale=False, final_norm=False)
