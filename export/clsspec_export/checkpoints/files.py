@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,16 @@ def read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
+        # torch's own text advises to load the file without the restriction.
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign is None:
+            raise CheckpointError(f"{path} is not a readable PyTorch file") from error
         raise CheckpointError(
-            f"{path} holds more than tensors and plain values, and is not loaded: {reason}"
+            f"{path} holds more than tensors and plain values ({foreign[1]}) and is not loaded; "
+            "save its state dict alone, as safetensors, where you trust it"
         ) from error
     except Exception as error:  # on broken files the restricted unpickler raises whatever it meets
-        reason = str(error).split("\n")[0]
+        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} is not a readable PyTorch file: {reason}") from error
 
 
