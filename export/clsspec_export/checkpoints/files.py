@@ -43,7 +43,7 @@ def read_torch(path: Path) -> Any:
             "save its state dict alone, as safetensors, where you trust it"
         ) from error
     except Exception as error:  # on broken files the restricted unpickler raises whatever it meets
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
         raise CheckpointError(f"{path} is not a readable PyTorch file: {reason}") from error
 
 
