@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from clsspec_serve.errors import BundleError, OutputError
-from clsspec_serve.manifest import SCHEMA_VERSION, File, Manifest
+from clsspec_serve.manifest import SCHEMA_VERSION, File, LearnedPosition, Manifest
 from clsspec_serve.whole import new_folder
 
 MANIFEST = "clsspec.json"
@@ -36,8 +36,25 @@ class Bundle:
         return self.path / GRAPH
 
     def position_table(self) -> NDArray[np.float32]:
-        """What `position_map` resizes: `(h0, w0, D)`, or the rotary periods."""
-        table: NDArray[np.float32] = np.load(self.path / POSITION, allow_pickle=False)
+        """What `position_map` resizes: `(h0, w0, D)`, or the `(head_dim / 4,)` rotary periods.
+
+        Raises `BundleError` for another shape or dtype, and for values that are not finite.
+        """
+        rule = self.manifest.position
+        expected = (
+            (*rule.grid, self.manifest.architecture.embed_dim)
+            if isinstance(rule, LearnedPosition)
+            else (rule.head_dim // 4,)
+        )
+        try:
+            table: NDArray[np.float32] = np.load(self.path / POSITION, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise BundleError(f"{self.path}: {POSITION} cannot be read: {error}") from error
+        if table.shape != expected or table.dtype != np.float32 or not np.isfinite(table).all():
+            raise BundleError(
+                f"{self.path}: {POSITION} is {table.shape} {table.dtype}; "
+                f"expected is {expected} float32, finite"
+            )
         return table
 
 
@@ -65,6 +82,10 @@ def open_bundle(path: Path) -> Bundle:
                 f"{path}: {name} was changed: its sha256 is {found.sha256}, "
                 f"expected {expected.sha256}"
             )
+    for file in path.rglob("*.onnx*"):
+        name = file.relative_to(path).as_posix()
+        if name not in manifest.files:
+            raise BundleError(f"{path}: {name} is there, but {MANIFEST} does not list it")
     for name in (GRAPH, POSITION):
         if name not in manifest.files:
             raise BundleError(f"{path}: {MANIFEST} does not list {name}")

@@ -10,6 +10,9 @@ from clsspec_serve.errors import ImageError, UsageError
 
 Colour = tuple[int, int, int]
 
+_STRIP = 256
+"""Rows composited at a time, which bounds the 16-bit copies."""
+
 
 def parse_colour(text: str) -> Colour:
     """RGB in 0..255 from hexadecimal `RRGGBB`. Raises UsageError."""
@@ -38,11 +41,15 @@ def _composite(image: Image.Image, background: Colour) -> NDArray[np.uint8]:
     """Alpha compositing over one colour, rounded to nearest."""
     # Pillow has no direct way from premultiplied grey to RGBA.
     straight = image.convert("LA") if image.mode == "La" else image
-    rgba = np.asarray(straight.convert("RGBA")).astype(np.uint16)
-    alpha = rgba[..., 3:]
-    # At most 255 · 255 + 127, which 16 bits hold.
-    mixed = rgba[..., :3] * alpha + np.asarray(background, np.uint16) * (255 - alpha)
-    return ((mixed + 127) // 255).astype(np.uint8)
+    rgba = np.asarray(straight.convert("RGBA"))
+    rgb = np.empty((*rgba.shape[:2], 3), np.uint8)
+    for top in range(0, len(rgba), _STRIP):
+        strip = rgba[top : top + _STRIP].astype(np.uint16)
+        alpha = strip[..., 3:]
+        # At most 255 * 255 + 127, which 16 bits hold.
+        mixed = strip[..., :3] * alpha + np.asarray(background, np.uint16) * (255 - alpha)
+        rgb[top : top + _STRIP] = (mixed + 127) // 255
+    return rgb
 
 
 def _rgb_from_deep_grey(image: Image.Image, name: str, background: Colour) -> NDArray[np.uint8]:

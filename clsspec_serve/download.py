@@ -172,8 +172,9 @@ def _append(
             done += len(chunk)
             if progress is not None:
                 progress(done, total)
-    if total is not None and done != total:
-        raise _Unfinished(f"got {done} of {total} bytes")
+    # The file itself, not our count: another process may have appended to it.
+    if total is not None and part.size() != total:
+        raise _Unfinished(f"got {part.size()} of {total} bytes")
 
 
 def _extent(response: httpx.Response) -> tuple[int, int | None]:

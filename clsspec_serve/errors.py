@@ -16,6 +16,11 @@ Every message is one line: what was wrong, what was got, what is accepted.
 from __future__ import annotations
 
 
+def one_line(error: BaseException) -> str:
+    """An error's own words on one line, or its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class ClsspecError(Exception):
     """Anything clsspec refuses or fails to do; `str(error)` is fit for a user's eyes."""
 

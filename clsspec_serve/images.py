@@ -148,8 +148,8 @@ def read_image(source: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArr
         return _read_stream(stream, name, limits)
 
 
-def check_pixels(pixels: NDArray[Any], max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
-    """`pixels` itself, when it is `(H, W, 3)` uint8 and has 1 to `max_pixels` pixels.
+def check_pixels(pixels: NDArray[Any], max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """`pixels` itself, when it is `(H, W, 3)` uint8, not empty, and at most `max_pixels` large.
 
     Raises ImageError otherwise.
     """
@@ -157,7 +157,8 @@ def check_pixels(pixels: NDArray[Any], max_pixels: int = DEFAULT_MAX_PIXELS) -> 
         raise ImageError(
             f"array: is {pixels.shape} {pixels.dtype}; accepted is (H, W, 3) uint8, not empty"
         )
-    _check_size(pixels.shape[1], pixels.shape[0], "array", max_pixels)
+    if max_pixels is not None:
+        _check_size(pixels.shape[1], pixels.shape[0], "array", max_pixels)
     return pixels
 
 
@@ -179,8 +180,8 @@ def _read_stream(stream: _Reader, name: str, limits: ImageLimits) -> NDArray[np.
         raise ImageError(
             f"{name}: {kind.format} header is truncated or damaged: {_reason(error)}"
         ) from error
-    # The decoder of plain-text PPM finds the end of its last number by reading on.
-    stream.decoding = kind is not PpmImagePlugin.PpmImageFile
+    # The decoders of plain-text PPM and of JPEG 2000 find the end of the picture by reading on.
+    stream.decoding = kind not in (PpmImagePlugin.PpmImageFile, Jpeg2KImagePlugin.Jpeg2KImageFile)
     return _decode(image, name, limits)
 
 

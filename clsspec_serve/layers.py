@@ -52,8 +52,12 @@ def select_outputs(
 
     Raises `UsageError` naming the layers that the bundle does have, or the tasks that there are.
     """
+    if isinstance(tasks, str):
+        tasks = parse_tasks(tasks)
     if not tasks or not set(tasks) <= set(TASKS):
         raise UsageError(f"tasks {', '.join(tasks) or 'none'}; accepted are {', '.join(TASKS)}")
+    if not all(isinstance(layer, Layer) for layer in layers):
+        raise UsageError(f"layers {layers!r}; accepted are Layer(index, norm)")
     wanted = layers or [Layer(outputs[0].layer, outputs[0].norm)]
     by_layer = {(Layer(output.layer, output.norm), output.kind): output for output in outputs}
     for layer in wanted:
@@ -63,4 +67,8 @@ def select_outputs(
                 f"layer {layer} is not in this bundle; it has {', '.join(known)} "
                 "(`clsspec export --layers` adds more)"
             )
-    return [by_layer[layer, task] for layer in wanted for task in TASKS if task in tasks]
+    chosen = [(layer, task) for layer in wanted for task in TASKS if task in tasks]
+    for layer, task in chosen:
+        if (layer, task) not in by_layer:
+            raise UsageError(f"this bundle has no {task} of layer {layer}")
+    return [by_layer[key] for key in chosen]

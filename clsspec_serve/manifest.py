@@ -12,6 +12,7 @@ SCHEMA_VERSION = 1
 """Raised when an older clsspec could misread a bundle; a newer schema is refused."""
 
 Positive = Annotated[int, Field(gt=0)]
+Scale = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -39,7 +40,7 @@ class Preprocessing(Strict):
     interpolation: Interpolation
     crop_offset: CropOffset = "round"
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Scale, Scale, Scale]
 
 
 class LearnedPosition(Strict):

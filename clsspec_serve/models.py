@@ -23,6 +23,8 @@ def find_bundle(reference: str | Path | None) -> Bundle:
         )
     text = str(reference)
     if text.startswith("hf:"):
-        return open_bundle(snapshot(parse_hub(text)))
+        repository = parse_hub(text)
+        snapshot(repository, [MANIFEST])  # not gigabytes of what is no bundle
+        return open_bundle(snapshot(repository))
     path = Path(os.path.expanduser(text))
     return open_bundle(path.parent if path.name == MANIFEST else path)

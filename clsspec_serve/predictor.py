@@ -93,9 +93,11 @@ class Model:
         layers: Sequence[Layer] = (),
         size: Size | None = None,
         policy: Policy | None = None,
+        limits: ImageLimits = DEFAULT_LIMITS,
     ) -> Prediction:
         """Features of one picture; see `prepare` and `run` for the arguments and errors."""
-        return self.run([self.prepare(image, size=size, policy=policy)], tasks, layers)[0]
+        prepared = self.prepare(image, size=size, policy=policy, limits=limits)
+        return self.run([prepared], tasks, layers)[0]
 
     def predict(
         self,
@@ -105,10 +107,11 @@ class Model:
         layers: Sequence[Layer] = (),
         size: Size | None = None,
         policy: Policy | None = None,
+        limits: ImageLimits = DEFAULT_LIMITS,
         batch_size: int = 8,
     ) -> Iterator[Prediction]:
         """Features of many pictures, in order; neighbours of one shape share a forward pass."""
-        prepared = (self.prepare(image, size=size, policy=policy) for image in images)
+        prepared = (self.prepare(i, size=size, policy=policy, limits=limits) for i in images)
         for batch in batches(prepared, batch_size):
             yield from self.run(batch, tasks, layers)
 
@@ -141,8 +144,13 @@ class Model:
     ) -> list[Prediction]:
         """One forward pass of pictures that have one shape.
 
-        Raises `UsageError` for a layer that the bundle lacks, `EngineError` when the engine fails.
+        Raises `UsageError` for a layer that the bundle lacks and for pictures of several shapes,
+        `EngineError` when the engine fails.
         """
+        if len({item.pixels.shape for item in batch}) > 1:
+            raise UsageError("pictures of several shapes do not fit in one forward pass")
+        if not batch:
+            return []
         wanted = [output.name for output in select_outputs(self.manifest.outputs, tasks, layers)]
         inputs: Arrays = {
             "pixels": np.stack([item.pixels for item in batch]),

@@ -8,6 +8,7 @@ Padding to whole patches follows DINOv2's `CenterPadding`.
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,10 +86,15 @@ def plan(
     `resize` then grows or shrinks with it; under `squash` and `crop` a picture of exactly this size
     is not resampled. `policy`: in place of the preprocessing's own. What is kept is padded, in the
     middle, to whole patches; `fit` gives whole patches by itself.
-    Raises UsageError for a size or patch below 1, ImageError when the picture is so elongated, or
-    `size` so large, that resampling would take more than `DEFAULT_MAX_PIXELS` pixels.
+    Raises UsageError for a size or policy that is none, ImageError when the picture is so
+    elongated, or `size` so large, that resampling would take more than `DEFAULT_MAX_PIXELS` pixels.
     """
     target = preprocessing.size if size is None else size
+    if not isinstance(target, tuple) or len(target) != 2 or policy not in (None, *get_args(Policy)):
+        raise UsageError(
+            f"size {size!r}, policy {policy!r}; accepted are (H, W) in pixels and "
+            f"{', '.join(get_args(Policy))}"
+        )
     if min(*target, patch) < 1:
         raise UsageError(f"size is {target} and patch {patch}; accepted are 1 and more")
     rule = preprocessing.policy if policy is None else policy

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from clsspec_serve.bundle import (
     GRAPH,
@@ -87,6 +89,15 @@ def tiny_graph() -> bytes:
     opset = [helper.make_opsetid("", 20)]
     model: ModelProto = helper.make_model(graph, opset_imports=opset, ir_version=10)
     return model.SerializeToString()
+
+
+def save_with_external_weights(path: Path) -> None:
+    """The same graph with its factors in `path` + `.data`."""
+    model = ModelProto.FromString(tiny_graph())
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("scale"):
+            set_external_data(tensor, location=f"{path.name}.data")
+    onnx.save(model, path)
 
 
 def write_tiny_bundle(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clsspec_serve.choices import Precision
 from clsspec_serve.engines.protocol import Arrays
-from clsspec_serve.errors import EngineError
+from clsspec_serve.errors import EngineError, one_line
 
 
 class OnnxRuntimeEngine:
@@ -22,7 +22,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, graph: Path, *, threads: int | None = None) -> None:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors reach the user through ours
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
@@ -30,16 +30,12 @@ class OnnxRuntimeEngine:
                 graph, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's errors share no public base class
-            raise EngineError(f"onnxruntime cannot load {graph}: {_one_line(error)}") from error
+            raise EngineError(f"onnxruntime cannot load {graph}: {one_line(error)}") from error
 
     def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """See `Engine.run`."""
         try:
             values = self._session.run(list(outputs), dict(inputs))
         except Exception as error:  # as above
-            raise EngineError(f"onnxruntime failed: {_one_line(error)}") from error
+            raise EngineError(f"onnxruntime failed: {one_line(error)}") from error
         return dict(zip(outputs, values, strict=True))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +16,16 @@ from numpy.typing import NDArray
 
 from clsspec_serve.choices import Precision
 from clsspec_serve.engines.protocol import Arrays
-from clsspec_serve.errors import EngineError
+from clsspec_serve.errors import EngineError, one_line
 
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoEngine:
-    """One compiled model; the precision is always set, since OpenVINO's own default may be bf16."""
+    """One compiled model, and a request for each thread that runs it.
+
+    The precision is always set, since OpenVINO's own default may be bf16.
+    """
 
     name = "openvino"
 
@@ -34,18 +42,41 @@ class OpenVinoEngine:
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._request = core.compile_model(graph, "CPU", config).create_infer_request()
-        except RuntimeError as error:
-            raise EngineError(f"openvino cannot load {graph}: {_one_line(error)}") from error
+            with _real_files(graph) as file:
+                self._model = core.compile_model(file, "CPU", config)
+        except (RuntimeError, OSError) as error:
+            raise EngineError(f"openvino cannot load {graph}: {one_line(error)}") from error
+        self._thread = threading.local()
 
     def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """See `Engine.run`. The arrays are copies; the next run does not change them."""
         try:
-            self._request.infer(dict(inputs))
-            return {name: self._request.get_tensor(name).data.copy() for name in outputs}
+            if not hasattr(self._thread, "request"):
+                self._thread.request = self._model.create_infer_request()
+            request = self._thread.request
+            request.infer(dict(inputs))
+            return {name: request.get_tensor(name).data.copy() for name in outputs}
         except RuntimeError as error:
-            raise EngineError(f"openvino failed: {_one_line(error)}") from error
+            raise EngineError(f"openvino failed: {one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+@contextmanager
+def _real_files(graph: Path) -> Iterator[Path]:
+    """The graph beside its weights as real files.
+
+    OpenVINO refuses weights behind a link out of the folder, which the Hub's cache consists of.
+    """
+    files = [file for file in graph.parent.glob(f"{graph.name}*") if file.is_file()]
+    if not any(file.is_symlink() for file in files):
+        yield graph
+        return
+    targets = {file.name: Path(os.path.realpath(file)) for file in files}
+    beside = targets[graph.name].parent
+    parent = beside if os.access(beside, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=".clsspec-", dir=parent) as folder:
+        for name, target in targets.items():
+            try:
+                os.link(target, Path(folder) / name)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(target, Path(folder) / name)
+        yield Path(folder) / graph.name

@@ -27,6 +27,8 @@ class Engine(Protocol):
     def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Run the graph and return the named outputs; shapes as the graph declares them.
 
+        Several threads may call it at once.
+
         Raises `EngineError` when the runtime refuses the inputs.
         """
         ...

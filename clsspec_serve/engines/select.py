@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 from clsspec_serve.choices import EngineChoice, EngineName, Precision
 from clsspec_serve.engines.protocol import Engine
-from clsspec_serve.errors import EngineError
+from clsspec_serve.errors import EngineError, UsageError
 
 _EXTRAS: dict[EngineName, str] = {"onnxruntime": "cpu", "openvino": "openvino"}
 PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
@@ -26,9 +27,14 @@ def installed_engines() -> list[EngineName]:
 def choose_engine(engine: EngineChoice, precision: Precision) -> EngineName:
     """The engine for a request; `auto` is the first installed one that has the precision.
 
-    Raises `EngineError` naming the command that installs what is missing. The precision is never
-    lowered.
+    Raises `EngineError` naming the command that installs what is missing, `UsageError` for words
+    that name no engine or precision. The precision is never lowered.
     """
+    if engine not in get_args(EngineChoice) or precision not in get_args(Precision):
+        raise UsageError(
+            f"engine {engine!r}, precision {precision!r}; accepted are "
+            f"{', '.join(get_args(EngineChoice))} and {', '.join(get_args(Precision))}"
+        )
     _refuse_both_onnxruntimes()
     installed = installed_engines()
     if engine != "auto":

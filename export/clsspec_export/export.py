@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,9 @@ def lift(checkpoint: Checkpoint, *, plain: bool = False) -> Checkpoint:
         return checkpoint
     if found.qkv_blocks or found.norms:
         return checkpoint
-    specialize(checkpoint.model, paper_specialization(len(checkpoint.model.blocks)))
+    paper = paper_specialization(len(checkpoint.model.blocks))
+    registers = {"registers_with": found.registers_with}
+    specialize(checkpoint.model, paper.model_copy(update=registers))
     return checkpoint
 
 
@@ -192,5 +194,13 @@ def _provenance(checkpoint: Checkpoint, origin: Origin) -> Provenance:
         format=checkpoint.format,
         sha256=origin.sha256,
         licence=origin.licence,
-        versions={name: version(name) for name in packages},
+        versions={name: found for name in packages if (found := _version(name))},
     )
+
+
+def _version(package: str) -> str | None:
+    """None for a runtime that another distribution provides, such as onnxruntime-gpu."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -12,8 +12,8 @@ from clsspec_serve.errors import UsageError
 from clsspec_serve.hub import HubRef, parse_hub, snapshot
 from clsspec_serve.progress import progress
 
-_SAFE = ("*.json", "*.safetensors", "LICENSE*", "README.md")
-_PICKLED = ("*.json", "*.bin", "*.pt", "*.pth", "LICENSE*", "README.md")
+_SAFE = ("*.json", "*.safetensors", "LICENSE*")
+_PICKLED = ("*.json", "*.bin", "*.pt", "*.pth", "LICENSE*")
 
 
 @dataclass(frozen=True)

@@ -223,3 +223,29 @@ def _huggingface_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         for part, third in zip(("query", "key", "value"), value.chunk(3), strict=True):
             renamed[name.replace("attn.qkv", f"attention.attention.{part}")] = third.clone()
     return renamed
+
+
+def test_a_training_run_keeps_the_codes_own_position_rule_also_with_registers(
+    tmp_path: Path,
+) -> None:
+    state = dinov2_state("registers")
+    torch.save(state, tmp_path / "hub.pth")
+    wrapped = {"teacher": {f"backbone.{key}": value for key, value in state.items()}}
+    torch.save(wrapped, tmp_path / "run.pth")
+    name = DINOV2_NAMES["registers"]
+    hub, run = (
+        read_checkpoint(tmp_path / file, architecture=name).position
+        for file in ("hub.pth", "run.pth")
+    )
+    assert isinstance(hub, LearnedPosition)
+    assert isinstance(run, LearnedPosition)
+    assert (hub.antialias, hub.offset) == (True, 0.0)
+    assert (run.antialias, run.offset) == (False, 0.1)
+
+
+def test_two_keys_that_become_one_are_refused(tmp_path: Path) -> None:
+    state = {f"backbone.{key}": value for key, value in dinov2_state("plain").items()}
+    state["backbone.module.norm.weight"] = state["backbone.norm.weight"] + 1
+    torch.save({"teacher": state}, tmp_path / "run.pth")
+    with pytest.raises(CheckpointError, match=r"two tensors are called backbone\.norm\.weight"):
+        read_checkpoint(tmp_path / "run.pth")

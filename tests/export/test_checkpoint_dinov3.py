@@ -189,3 +189,11 @@ def test_the_preprocessing_is_the_published_one(tmp_path: Path) -> None:
     assert checkpoint.preprocessing.size == (256, 256)
     assert checkpoint.preprocessing.policy == "squash"
     assert checkpoint.architecture == "vit_test_patch16_dinov3"
+
+
+def test_the_satellite_model_is_known_by_its_local_norm_and_normalised_as_published(
+    tmp_path: Path,
+) -> None:
+    satellite = _read(dinov3_state(untied=True), tmp_path).preprocessing
+    assert satellite.mean == (0.430, 0.411, 0.296)
+    assert satellite.std == (0.213, 0.156, 0.143)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import struct
@@ -8,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from export_checkpoints import DINOV2_NAMES, dinov2_state
+from export_checkpoints import DINOV2_NAMES, deit3_state, dinov2_state
 from safetensors.torch import save, save_file
 
+from clsspec_export.checkpoints.files import weight_files
 from clsspec_export.checkpoints.read import read_checkpoint
+from clsspec_export.checkpoints.source import load_checkpoint
 from clsspec_serve.errors import CheckpointError, UsageError
 
 
@@ -140,3 +143,39 @@ def test_a_bundle_is_refused_as_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "clsspec.json").write_text("{}")
     with pytest.raises(UsageError, match="is a bundle already"):
         read_checkpoint(tmp_path)
+
+
+def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
+    file, rules = tmp_path / "deit3.pth", tmp_path / "rules.toml"
+    torch.save({"model": deit3_state()}, file)
+    for path, options in (
+        (tmp_path, {"architecture": "vit_small_patch14_dinov2"}),
+        (tmp_path, {"rules": rules}),
+        (file, {"architecture": "vit_small_patch14_dinov2"}),
+        (file, {"architecture": "vit_small_patch14_dinov2", "rules": rules}),
+    ):
+        with pytest.raises(UsageError, match=r"says what it is|does nothing"):
+            read_checkpoint(path, **options)
+    for reference in ("random:vit_small_patch14_dinov2", "timm:vit_small_patch14_dinov2"):
+        with pytest.raises(UsageError, match="--arch and --rules are for files"):
+            load_checkpoint(reference, rules=rules)
+
+
+def test_one_whole_file_goes_before_shards_and_both_before_a_pickle(tmp_path: Path) -> None:
+    for name in ("pytorch_model.bin", "model.safetensors.index.json", "model.safetensors"):
+        (tmp_path / name).write_text('{"weight_map": {"a": "2.safetensors", "b": "1.safetensors"}}')
+    assert weight_files(tmp_path) == [tmp_path / "model.safetensors"]
+    (tmp_path / "model.safetensors").unlink()
+    assert weight_files(tmp_path) == [tmp_path / f"{n}.safetensors" for n in (1, 2)]
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="has no weight_map"):
+        weight_files(tmp_path)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    assert weight_files(tmp_path) == [tmp_path / "pytorch_model.bin"]
+
+
+def test_the_origin_has_the_hash_of_the_file_that_was_read(tmp_path: Path) -> None:
+    file = tmp_path / "dinov2.pth"
+    torch.save(dinov2_state("plain"), file)
+    _, origin = load_checkpoint(str(file), architecture=DINOV2_NAMES["plain"])
+    assert origin.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()

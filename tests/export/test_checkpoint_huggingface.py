@@ -181,6 +181,10 @@ def test_a_folder_without_a_preprocessor_is_refused(tmp_path: Path) -> None:
         ({"crop_size": {"width": 3}}, "height"),
         ({"image_mean": [0.5]}, "mean"),
         ({"image_std": "none"}, "std"),
+        ({"image_std": [0.0, 0.5, 0.5]}, "std"),
+        ({"image_mean": None}, "mean"),
+        ({"do_rescale": False}, "accepted is 1/255"),
+        ({"rescale_factor": 1 / 127.5}, "accepted is 1/255"),
     ],
 )
 def test_a_preprocessor_that_cannot_be_followed_is_refused(
@@ -206,6 +210,7 @@ def test_a_preprocessor_that_cannot_be_followed_is_refused(
         ("dinov3", {"rope_theta": None}, "no 'rope_theta'"),
         ("dinov2", {"patch_size": [14, 16]}, r"patch_size \[14, 16\] is not square"),
         ("dinov2", {"image_size": 84}, "pos_embed has shape"),
+        ("dinov2", {"mlp_ratio": "wide"}, "does not fit"),
         ("dinov2", {"num_hidden_layers": 2}, "unexpected"),
         ("dinov2", {"num_hidden_layers": 4}, "missing"),
         ("dinov3", {"query_bias": False, "value_bias": False}, r"unexpected.*q_proj\.bias"),

@@ -198,3 +198,27 @@ def test_periods_that_cannot_be_used_are_refused(periods: Tensor, tmp_path: Path
     _write(file, state | {"rope.periods": periods}, config)
     with pytest.raises(CheckpointError, match="rotary periods"):
         read_checkpoint(file)
+
+
+def test_a_model_built_for_another_size_is_served_at_that_size(tmp_path: Path) -> None:
+    name = DINOV2_NAMES["plain"]
+    model = timm.create_model(name, img_size=42)
+    specialize(model, paper_specialization(DEPTH))
+    save_native(model, tmp_path / "m.safetensors", architecture=name, arguments={"img_size": 42})
+    checkpoint = read_checkpoint(tmp_path / "m.safetensors")
+    assert checkpoint.position == LearnedPosition(grid=(3, 3), antialias=True)
+    assert checkpoint.preprocessing.size == (42, 42)
+
+
+def test_integer_weights_are_refused(tmp_path: Path) -> None:
+    name = DINOV2_NAMES["plain"]
+    model = specialize(timm.create_model(name), paper_specialization(DEPTH))
+    path = tmp_path / "m.safetensors"
+    save_native(model, path, architecture=name)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = load_file(path)
+    state["blocks.0.mlp.fc1.weight"] = state["blocks.0.mlp.fc1.weight"].to(torch.int8)
+    save_file(state, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"integer weights in blocks\.0\.mlp\.fc1\.weight"):
+        read_checkpoint(path)

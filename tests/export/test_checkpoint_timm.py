@@ -149,6 +149,8 @@ def test_the_preprocessing_is_that_of_timm_s_transform(name: str, tmp_path: Path
     model = _model(name)
     preprocessing = read_checkpoint(_file(model, tmp_path), architecture=name).preprocessing
     config = resolve_model_data_config(model)
+    if model.pos_embed is not None:  # the size for which the model was built
+        config["input_size"] = (3, *model.patch_embed.img_size)
     steps = create_transform(**config, is_training=False).transforms
     assert preprocessing.size == config["input_size"][1:]
     assert preprocessing.mean == config["mean"]
@@ -158,3 +160,20 @@ def test_the_preprocessing_is_that_of_timm_s_transform(name: str, tmp_path: Path
     resize = preprocessing.resize or preprocessing.size
     assert resize == (tuple(size) if isinstance(size, list | tuple) else (size, size))
     assert model.embed_dim == WIDTH
+
+
+@torch.inference_mode()
+def test_of_a_training_file_the_averaged_weights_are_taken_as_timm_takes_them(
+    tmp_path: Path,
+) -> None:
+    name = DINOV2_NAMES["plain"]
+    raw, averaged = _model(name), _model(name)
+    randomize(averaged, 77)
+    content = {"state_dict": raw.state_dict(), "state_dict_ema": averaged.state_dict(), "epoch": 3}
+    torch.save(content, tmp_path / "run.pth")
+    found = read_checkpoint(tmp_path / "run.pth", architecture=name).model.state_dict()
+    torch.testing.assert_close(found["norm.weight"], averaged.state_dict()["norm.weight"])
+    del content["state_dict_ema"]
+    torch.save(content, tmp_path / "run.pth")
+    found = read_checkpoint(tmp_path / "run.pth", architecture=name).model.state_dict()
+    torch.testing.assert_close(found["norm.weight"], raw.state_dict()["norm.weight"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from clsspec_export.backbone import Backbone
 from clsspec_export.checkpoints.checkpoint import Origin
 from clsspec_export.export import export_bundle
 from clsspec_export.model_card import model_card
+from clsspec_export.specialize import PLAIN, specialization_of, specialize
 from clsspec_serve import position
 from clsspec_serve.bundle import Bundle, open_bundle
 from clsspec_serve.errors import ExportError, OutputError
@@ -54,7 +56,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 DIFFERS = (
     r"^onnxruntime differs from PyTorch; \w+ at 56x56: "
-    r"relative difference \d\.\de[-+]\d\d, at most 1e-04$"
+    r"relative difference \d\.\de[-+]\d\d, at most 1e-04; cosine 0\.\d+, at least 0\.99999$"
 )
 
 
@@ -183,3 +185,29 @@ def test_the_card_of_trained_weights_does_not_call_them_random(exported_bundle: 
     assert "random:tiny (format timm)" in card
     assert "mean nothing" not in card
     assert "not stated by the source" in card
+
+
+def test_a_runtime_of_another_distribution_is_left_out_of_the_versions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where onnxruntime-gpu provides onnxruntime."""
+    real = export_module.version
+
+    def version(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(export_module, "version", version)
+    checkpoint = next(iter(families().values()))()
+    assert "onnxruntime" not in export_module._provenance(checkpoint, Origin("x")).versions
+
+
+def test_what_is_split_already_decides_with_whom_the_registers_go() -> None:
+    checkpoint = tiny("vit_small_patch14_reg4_dinov2")
+    model = checkpoint.model
+    specialize(model, PLAIN.model_copy(update={"final_norm": True, "registers_with": "patch"}))
+    found = specialization_of(export_module.lift(checkpoint).model)
+    assert found is not None
+    assert found.registers_with == "patch"
+    assert found.norms

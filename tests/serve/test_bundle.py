@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_bundle as tiny
+from numpy.typing import NDArray
 
 from clsspec_serve.bundle import MANIFEST, describe_folder, new_bundle, open_bundle
 from clsspec_serve.errors import BundleError, OutputError
@@ -143,7 +144,29 @@ def test_a_path_outside_of_the_bundle_is_never_read(
 @pytest.mark.parametrize("name", ["model.onnx", "position.npy"])
 def test_a_manifest_must_list_what_every_run_needs(tiny_bundle: Path, name: str) -> None:
     change(tiny_bundle, lambda manifest: manifest["files"].pop(name))
-    assert refusal(tiny_bundle) == f": clsspec.json does not list {name}"
+    assert "clsspec.json does not list" in refusal(tiny_bundle)
+
+
+def test_weights_that_the_manifest_does_not_list_are_refused(tiny_bundle: Path) -> None:
+    (tiny_bundle / "model.onnx.data").write_bytes(b"unchecked")
+    expected = ": model.onnx.data is there, but clsspec.json does not list it"
+    assert refusal(tiny_bundle) == expected
+
+
+@pytest.mark.parametrize(
+    "table",
+    [np.zeros((2, 2, 3), np.float32), np.full((1,), np.nan, np.float32), np.zeros(3, np.float64)],
+)
+def test_a_position_table_that_does_not_fit_is_refused(
+    tiny_bundle: Path, table: NDArray[Any]
+) -> None:
+    bundle = open_bundle(tiny_bundle)
+    np.save(tiny_bundle / "position.npy", table)
+    with pytest.raises(BundleError, match=r"position\.npy is .* expected is"):
+        bundle.position_table()
+    (tiny_bundle / "position.npy").write_bytes(b"no array")
+    with pytest.raises(BundleError, match=r"position\.npy cannot be read"):
+        bundle.position_table()
 
 
 def test_links_are_followed_as_in_the_hubs_cache(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from clsspec_serve.engines.onnxruntime import OnnxRuntimeEngine
 from clsspec_serve.engines.openvino import OpenVinoEngine
 from clsspec_serve.engines.protocol import Arrays, Engine
 from clsspec_serve.engines.select import choose_engine, installed_engines, load_engine
-from clsspec_serve.errors import EngineError
+from clsspec_serve.errors import EngineError, UsageError
 
 NAMES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
 NUMBERS = np.random.default_rng(1)
@@ -143,7 +145,7 @@ def test_the_number_of_threads_reaches_onnxruntime(
 
 def test_the_number_of_threads_reaches_openvino(graph: Path) -> None:
     engine = OpenVinoEngine(graph, threads=1)
-    compiled = engine._request.get_compiled_model()
+    compiled = engine._model
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert str(compiled.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
 
@@ -207,3 +209,54 @@ def test_both_packages_of_onnxruntime_together_are_refused(
         choose_engine("openvino", "fp32")
     monkeypatch.setattr(select, "version", importlib.metadata.version)
     assert find_spec(choose_engine("openvino", "fp32")) is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_threads_that_share_an_engine_get_their_own_features(graph: Path, name: EngineName) -> None:
+    engine = load_engine(graph, engine=name)
+    given = [inputs(1) for _ in range(8)]
+    expected = [engine.run(each, ["patches"])["patches"] for each in given]
+
+    def wrong(index: int) -> int:
+        pairs = [
+            np.array_equal(engine.run(given[index], ["patches"])["patches"], expected[index])
+            for _ in range(40)
+        ]
+        return pairs.count(False)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(wrong, range(len(given)))) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("linkable", [True, False])
+def test_a_graph_whose_weights_are_links_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: EngineName, linkable: bool
+) -> None:
+    """As in the Hub's cache: links to files of other names in another folder."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    blobs.mkdir()
+    snapshot.mkdir()
+    tiny.save_with_external_weights(blobs / "model.onnx")
+    for number, file in enumerate(sorted(blobs.iterdir())):
+        blob = file.rename(blobs / f"blob{number}")
+        (snapshot / file.name).symlink_to(blob)
+    assert len(list(snapshot.iterdir())) == 2
+    if not linkable:
+
+        def refuse(*_: object) -> None:
+            raise OSError
+
+        monkeypatch.setattr("os.link", refuse)
+    engine = load_engine(snapshot / "model.onnx", engine=name)
+    given = inputs(1)
+    found = engine.run(given, ["patches"])["patches"]
+    expected = tiny.features(given["pixels"], given["position"])["patches"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert sorted(path.name for path in blobs.iterdir()) == ["blob0", "blob1"]
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("tensorflow", "fp32"), ("auto", "fp16")])
+def test_words_that_name_nothing_are_refused(engine: Any, precision: Any) -> None:
+    with pytest.raises(UsageError, match="accepted are auto, onnxruntime, openvino and fp32, bf16"):
+        choose_engine(engine, precision)

@@ -198,3 +198,9 @@ def test_other_objects_are_refused_by_type() -> None:
 def test_limits_that_mean_nothing_are_refused(limits: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="accepted are"):
         ImageLimits(**limits)
+
+
+def test_a_jpeg_2000_cut_in_the_middle_is_refused() -> None:
+    data = encoded(PHOTO, "JPEG2000")
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        read_image(data[: len(data) // 2])

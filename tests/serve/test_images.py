@@ -147,3 +147,12 @@ def test_a_path_is_closed_after_reading(tmp_path: Path) -> None:
     after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     assert kept.shape == (120, 180, 3)
     assert after == before
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("boxed", [True, False])
+def test_jpeg_2000_is_what_pillows_convert_gives(tmp_path: Path, mode: str, boxed: bool) -> None:
+    path = tmp_path / ("photo.jp2" if boxed else "photo.j2k")
+    PHOTO.convert(mode).save(path, no_jp2=not boxed)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(read_image(path), np.asarray(image.convert("RGB")))

@@ -64,8 +64,9 @@ def test_an_altered_file_on_the_hub_is_refused(hub: Hub, tiny_bundle: Path) -> N
 
 def test_a_repository_that_is_no_bundle_is_refused(hub: Hub) -> None:
     hub.add("someone/other", {"config.json": b"{}"})
-    with pytest.raises(BundleError, match=r"is not a bundle: clsspec\.json is missing"):
+    with pytest.raises(SourceError, match=r"holds no file that matches clsspec\.json"):
         find_bundle("hf:someone/other")
+    assert hub.fetched() == []
 
 
 def test_a_repository_that_does_not_exist_is_a_source_error(hub: Hub) -> None:

@@ -52,7 +52,8 @@ def test_the_difference_is_the_largest_one_relative_to_the_largest_value() -> No
 @pytest.mark.parametrize(
     ("relative", "cosine", "precision", "within"),
     [
-        (1e-4, 0.0, "fp32", True),
+        (1e-4, 0.99999, "fp32", True),
+        (1e-4, 0.9999, "fp32", False),
         (1.01e-4, 1.0, "fp32", False),
         (0.5, 0.999, "bf16", True),
         (0.0, 0.9989, "bf16", False),
@@ -60,7 +61,7 @@ def test_the_difference_is_the_largest_one_relative_to_the_largest_value() -> No
         (0.0, np.nan, "bf16", False),
     ],
 )
-def test_fp32_is_judged_by_the_difference_and_bf16_by_the_cosine(
+def test_fp32_is_judged_by_difference_and_cosine_and_bf16_by_the_cosine(
     relative: float, cosine: float, precision: Precision, within: bool
 ) -> None:
     assert Difference("cls", SIZE, relative, cosine).within(precision) is within
@@ -84,8 +85,9 @@ def test_another_shape_is_refused() -> None:
 
 def test_a_difference_says_what_was_seen_and_what_is_accepted() -> None:
     difference = Difference("cls", (98, 140), 0.25, 0.5)
-    assert (
-        difference.describe("fp32") == "cls at 98x140: relative difference 2.5e-01, at most 1e-04"
+    assert difference.describe("fp32") == (
+        "cls at 98x140: relative difference 2.5e-01, at most 1e-04; "
+        "cosine 0.500000, at least 0.99999"
     )
     assert difference.describe("bf16") == "cls at 98x140: cosine 0.500000, at least 0.999"
 

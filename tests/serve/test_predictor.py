@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_bundle as tiny
+from command_line import pixels_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -213,3 +214,27 @@ def test_limits_reach_the_picture(model: Model) -> None:
     clear = Image.new("RGBA", (42, 28))
     prepared = model.prepare(clear, limits=ImageLimits(background=(1, 2, 3)))
     assert [prepared.pixels[channel].max() for channel in range(4)] == [1, 2, 3, 1]
+
+
+def test_pictures_of_several_shapes_are_no_batch(model: Model) -> None:
+    one, other = model.prepare(pixels_of(0)), model.prepare(pixels_of(0), size=(28, 28))
+    with pytest.raises(UsageError, match="several shapes"):
+        model.run([one, other])
+    assert model.run([]) == []
+
+
+@pytest.mark.parametrize("wrong", [{"size": 28}, {"size": (28,)}, {"policy": "center"}])
+def test_words_that_mean_no_size_or_policy_are_refused(model: Model, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="accepted are \\(H, W\\) in pixels and squash, crop, fit"):
+        model(pixels_of(0), **wrong)
+
+
+def test_limits_reach_the_reader(model: Model) -> None:
+    with pytest.raises(ImageError, match="accepted are 10"):
+        model(pixels_of(0), limits=ImageLimits(max_pixels=10))
+    with pytest.raises(ImageError, match="accepted are 10"):
+        list(model.predict([pixels_of(0)], limits=ImageLimits(max_pixels=10)))
+
+
+def test_a_task_may_be_given_as_one_word(model: Model) -> None:
+    assert list(model(pixels_of(0), tasks="cls").arrays) == ["cls"]

@@ -347,3 +347,9 @@ def test_a_size_is_height_by_width_or_one_side(text: str, size: tuple[int, int])
 def test_a_size_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="accepted is HxW in pixels, such as 480x640, or one side"):
         parse_size(text)
+
+
+def test_a_picture_above_the_readers_default_limit_is_transformed() -> None:
+    pixels = np.zeros((9500, 9500, 3), np.uint8)  # read with a higher ImageLimits.max_pixels
+    out, _ = transform(pixels, preprocessing(size=(28, 28)), 14)
+    assert out.shape == (4, 28, 28)

@@ -65,6 +65,9 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
     ]
     if wrong:
         raise CheckpointError(f"{source} does not fit the architecture; {_shorten(wrong)}")
+    whole = [key for key, value in state.items() if not value.is_floating_point()]
+    if whole:
+        raise CheckpointError(f"{source} holds quantized or integer weights in {_shorten(whole)}")
     bad = [key for key, value in state.items() if not torch.isfinite(value).all()]
     if bad:
         raise CheckpointError(f"{source} holds NaN or infinite values in {_shorten(bad)}")

@@ -52,7 +52,12 @@ def unwrap(content: Any) -> StateDict:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
-    state = {_clean(key): value for key, value in content.items()}
+    state: StateDict = {}
+    for key, value in content.items():
+        clean = _clean(key)
+        if clean in state:
+            raise CheckpointError(f"two tensors are called {clean}, one of them {key}")
+        state[clean] = value
     for prefix in ("teacher.backbone.", "backbone."):
         inside = {key[len(prefix) :]: v for key, v in state.items() if key.startswith(prefix)}
         if inside:
@@ -61,21 +66,32 @@ def unwrap(content: Any) -> StateDict:
     return {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", key): v for key, v in state.items()}
 
 
-def read_dinov2(state: StateDict, source: str, architecture: str | None = None) -> Checkpoint:
+def is_training_file(content: Any) -> bool:
+    """Whether a file has a training run's wrappers; the hub's have the bare backbone."""
+    return isinstance(content, dict) and any(
+        isinstance(content.get(wrapper), dict) for wrapper in ("teacher", "model")
+    )
+
+
+def read_dinov2(
+    state: StateDict, source: str, architecture: str | None = None, *, trained: bool = False
+) -> Checkpoint:
     """An unwrapped DINOv2 backbone; the architecture follows from the tensors unless named.
 
-    Position rule of the hub: without registers bicubic by `(h + 0.1) / h0` without antialiasing,
-    with registers bicubic by size with antialiasing.
+    Position rule: bicubic by `(h + 0.1) / h0` without antialiasing, which is the default of the
+    code and of its training runs (`trained`); the hub's models with registers are configured for
+    bicubic by size with antialiasing.
     """
     require_dimensions(state, {"patch_embed.proj.weight": 4, "pos_embed": 3}, source)
     registers = "register_tokens" in state
     name = architecture or _architecture(state, source)
     patch = state["patch_embed.proj.weight"].shape[-1]
-    side = round((state["pos_embed"].shape[1] - 1) ** 0.5)
+    side = round(max(state["pos_embed"].shape[1] - 1, 1) ** 0.5)
     model = specialize(create(name, img_size=side * patch), PLAIN)
     state = rename(state, _RULES, source)
     load_strict(model, without_register_positions(state, source) if registers else state, source)
-    rule = LearnedPosition(grid=(side, side), antialias=registers, offset=0.0 if registers else 0.1)
+    by_size = registers and not trained
+    rule = LearnedPosition(grid=(side, side), antialias=by_size, offset=0.0 if by_size else 0.1)
     return Checkpoint(
         model=model,
         architecture=name,

@@ -17,7 +17,7 @@ from clsspec_export.checkpoints.checkpoint import (
     require_dimensions,
     rotary_table,
 )
-from clsspec_export.checkpoints.preprocessing import DINOV3
+from clsspec_export.checkpoints.preprocessing import DINOV3, DINOV3_SAT
 from clsspec_export.checkpoints.renaming import Rule, rename
 from clsspec_export.specialize import PLAIN, specialize
 from clsspec_serve.errors import CheckpointError
@@ -70,6 +70,8 @@ def read_dinov3(state: StateDict, source: str) -> Checkpoint:
             f"the DINOv3 models known here are {known}"
         )
     name = NAMES[width, depth, gated]
+    # Of these sizes only the model for satellite images was trained with a norm for local crops.
+    satellite = any(key.startswith("local_cls_norm.") for key in state)
     untied = any(key.startswith("cls_norm.") for key in state)
     model = converted(name, PLAIN.model_copy(update={"final_norm": untied}))
     masked = {key: _masked_bias(key, value, state, source) for key, value in state.items()}
@@ -82,7 +84,7 @@ def read_dinov3(state: StateDict, source: str) -> Checkpoint:
         format=FORMAT,
         position=RotaryPosition(head_dim=4 * periods.numel()),
         table=periods,
-        preprocessing=DINOV3,
+        preprocessing=DINOV3_SAT if satellite else DINOV3,
     )
 
 

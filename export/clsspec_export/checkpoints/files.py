@@ -47,17 +47,31 @@ def read_torch(path: Path) -> Any:
         raise CheckpointError(f"{path} is not a readable PyTorch file: {reason}") from error
 
 
-def read_sharded(folder: Path) -> StateDict:
-    """All tensors of a folder: `model.safetensors`, its shards, or else `pytorch_model.bin`."""
-    index, pickled = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights, in transformers' order of preference.
+
+    `model.safetensors`, its shards, or else `pytorch_model.bin`.
+    """
+    whole, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    index = folder / "model.safetensors.index.json"
+    if whole.is_file() or not (index.is_file() or pickled.is_file()):
+        return [whole]
     if not index.is_file():
-        if pickled.is_file() and not (folder / "model.safetensors").exists():
-            return read_torch(pickled)
-        return read_safetensors(folder / "model.safetensors")[0]
-    shards = sorted(set(read_json(index)["weight_map"].values()))
+        return [pickled]
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise CheckpointError(f"{index} has no weight_map")
+    return [folder / name for name in sorted(set(shards.values()))]
+
+
+def read_folder(folder: Path) -> StateDict:
+    """All tensors of a folder's `weight_files`."""
     state: StateDict = {}
-    for shard in shards:
-        state |= read_safetensors(folder / shard)[0]
+    for file in weight_files(folder):
+        content = read_safetensors(file)[0] if file.suffix == ".safetensors" else read_torch(file)
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{file} holds a {type(content).__name__}, not tensors by name")
+        state |= content
     return state
 
 

@@ -87,5 +87,6 @@ def _model(config: Config, registers: bool, source: str) -> tuple[str, ViT]:
         norm_layer=partial(LayerNorm, eps=config["layer_norm_eps"]),
         **({"reg_tokens": config["num_register_tokens"]} if registers else {}),
     )
-    name = f"vit_{SIZES.get(width, base)}_patch{patch}{variant}_dinov2"
+    size_name = SIZES.get(width, f"{width}x{config['num_hidden_layers']}")
+    name = f"vit_{size_name}_patch{patch}{variant}_dinov2"
     return name, specialize(model, PLAIN)

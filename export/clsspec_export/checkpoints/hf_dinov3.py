@@ -70,7 +70,9 @@ def read_hf_dinov3(
     inverse = 1 / config["rope_theta"] ** torch.arange(0, 1, 4 / head_dim, dtype=torch.float32)
     return Checkpoint(
         model=model,
-        architecture=NAMES.get((width, depth, gated), base).removesuffix("_qkvb"),
+        architecture=NAMES.get(
+            (width, depth, gated), f"vit_{width}x{depth}_patch16_dinov3"
+        ).removesuffix("_qkvb"),
         format=FORMAT,
         position=RotaryPosition(head_dim=head_dim),
         table=1 / inverse,

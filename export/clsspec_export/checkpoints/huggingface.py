@@ -6,9 +6,9 @@ from pathlib import Path
 
 from clsspec_export.checkpoints import hf_dinov2, hf_dinov3
 from clsspec_export.checkpoints.checkpoint import Checkpoint
-from clsspec_export.checkpoints.files import read_json, read_sharded
+from clsspec_export.checkpoints.files import read_folder, read_json
 from clsspec_export.checkpoints.preprocessing import from_huggingface
-from clsspec_serve.errors import CheckpointError
+from clsspec_serve.errors import CheckpointError, one_line
 
 MODEL_TYPES = (*hf_dinov2.MODEL_TYPES, *hf_dinov3.MODEL_TYPES)
 
@@ -25,9 +25,11 @@ def read_huggingface(folder: Path) -> Checkpoint:
     if not file.is_file():
         raise CheckpointError(f"{folder}: preprocessor_config.json is missing")
     preprocessing = from_huggingface(read_json(file), str(file))
-    state = read_sharded(folder)
+    state = read_folder(folder)
     read = hf_dinov2.read_hf_dinov2 if kind in hf_dinov2.MODEL_TYPES else hf_dinov3.read_hf_dinov3
     try:
         return read(state, config, preprocessing, str(folder))
     except KeyError as error:
         raise CheckpointError(f"{folder}/config.json has no {error}") from error
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{folder}/config.json does not fit: {one_line(error)}") from error

@@ -36,6 +36,9 @@ DINOV3 = Preprocessing(
 )
 """DINOv3's published transform for its web-image models: squashed to 256."""
 
+DINOV3_SAT = DINOV3.model_copy(update={"mean": (0.430, 0.411, 0.296), "std": (0.213, 0.156, 0.143)})
+"""The same for its satellite-image models."""
+
 DEIT3 = Preprocessing(
     size=(224, 224),
     policy="crop",
@@ -49,9 +52,15 @@ _PIL_RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilin
 
 
 def from_timm(model: ViT) -> Preprocessing:
-    """timm's own configuration of the model, as its `create_transform` would apply it."""
+    """timm's own configuration of the model, as its `create_transform` would apply it.
+
+    A model with learned positions that was built for another size than its configuration says
+    takes that size.
+    """
     config = resolve_model_data_config(model)
     height, width = config["input_size"][1:]
+    if model.pos_embed is not None:
+        height, width = model.patch_embed.img_size
     if config["interpolation"] not in ("nearest", "bilinear", "bicubic", "lanczos"):
         raise CheckpointError(f"timm's interpolation {config['interpolation']!r} is not supported")
     if config["crop_mode"] not in ("center", "squash"):
@@ -74,6 +83,9 @@ def from_huggingface(config: Mapping[str, Any], source: str) -> Preprocessing:
         raise CheckpointError(f"{source}: resample {resample!r} is not supported")
     if not config.get("do_resize", True) or not config.get("do_normalize", True):
         raise CheckpointError(f"{source}: a processor that does not resize or normalise")
+    factor = config.get("rescale_factor", 1 / 255)
+    if not config.get("do_rescale", True) or abs(factor * 255 - 1) > 1e-6:
+        raise CheckpointError(f"{source}: rescale_factor {factor}; accepted is 1/255")
     size = config.get("size")
     if isinstance(size, dict) and "shortest_edge" in size:
         resize, policy = (size["shortest_edge"],) * 2, "crop"
@@ -91,8 +103,8 @@ def from_huggingface(config: Mapping[str, Any], source: str) -> Preprocessing:
                 "policy": policy,
                 "interpolation": _PIL_RESAMPLE[resample],
                 "crop_offset": "floor",
-                "mean": config.get("image_mean", IMAGENET_MEAN),
-                "std": config.get("image_std", IMAGENET_STD),
+                "mean": config.get("image_mean"),
+                "std": config.get("image_std"),
             }
         )
     except ValidationError as error:

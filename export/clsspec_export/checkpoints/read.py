@@ -24,6 +24,10 @@ def read_checkpoint(
     """
     source = str(path)
     if path.is_dir():
+        if (architecture, rules) != (None, None):
+            raise UsageError(
+                f"{path} is a folder, which says what it is, without --arch or --rules"
+            )
         return _read_folder(path)
     metadata: dict[str, str] = {}
     content: Any
@@ -34,8 +38,11 @@ def read_checkpoint(
     if not isinstance(content, dict):
         raise CheckpointError(f"{source} holds a {type(content).__name__}, not tensors by name")
     if rules is not None:
+        if architecture is not None:
+            raise UsageError("--arch does nothing beside --rules, which names the architecture")
         return read_foreign(content, read_rules(rules), source)
     if native.METADATA_KEY in metadata:
+        _refuse_architecture(architecture, source)
         return native.read_native(content, metadata[native.METADATA_KEY], source)
     return _read_by_keys(content, architecture, source)
 
@@ -43,11 +50,14 @@ def read_checkpoint(
 def _read_by_keys(content: dict[str, Any], architecture: str | None, source: str) -> Checkpoint:
     bare, backbone = flatten(deit3.unwrap(content)), flatten(dinov2.unwrap(content))
     if dinov3.is_dinov3(backbone):
+        _refuse_architecture(architecture, source)
         return dinov3.read_dinov3(backbone, source)
     if deit3.is_deit3(bare):
+        _refuse_architecture(architecture, source)
         return deit3.read_deit3(bare, source)
     if dinov2.is_dinov2(backbone):
-        return dinov2.read_dinov2(backbone, source, architecture)
+        trained = dinov2.is_training_file(content)
+        return dinov2.read_dinov2(backbone, source, architecture, trained=trained)
     if architecture is not None and bare:
         return timm_files.read_timm_file(flatten(timm_files.unwrap(content)), architecture, source)
     sample = ", ".join(sorted(bare)[:3]) or "no tensors"
@@ -55,6 +65,11 @@ def _read_by_keys(content: dict[str, Any], architecture: str | None, source: str
         f"{source} has keys of no known format ({sample}); for timm's keys name the model with "
         "--arch, for other names give --rules FILE"
     )
+
+
+def _refuse_architecture(architecture: str | None, source: str) -> None:
+    if architecture is not None:
+        raise UsageError(f"{source} says what it is; --arch {architecture} does not apply")
 
 
 def _read_folder(path: Path) -> Checkpoint:

@@ -6,13 +6,18 @@ import hashlib
 from pathlib import Path
 
 from clsspec_export.checkpoints.checkpoint import Checkpoint, Origin
+from clsspec_export.checkpoints.files import weight_files
 from clsspec_export.checkpoints.random import random_checkpoint
 from clsspec_export.checkpoints.read import read_checkpoint
 from clsspec_export.checkpoints.timm_files import timm_repository
 from clsspec_export.fetch import LocalCheckpoint, fetch_repository, resolve
+from clsspec_serve.errors import UsageError
 
 RANDOM = "random:"
 TIMM = "timm:"
+
+LICENCES = {"dinov3": "dinov3-license", "huggingface-dinov3": "dinov3-license"}
+"""Formats whose weights are all under one licence, or derived from such weights."""
 
 
 def load_checkpoint(
@@ -22,6 +27,8 @@ def load_checkpoint(
 
     `timm:NAME` is timm's repository on the Hub; `random:NAME` an architecture with random weights.
     """
+    if reference.startswith((RANDOM, TIMM)) and (architecture, rules) != (None, None):
+        raise UsageError(f"{reference} says what it is; --arch and --rules are for files")
     if reference.startswith(RANDOM):
         return random_checkpoint(reference.removeprefix(RANDOM)), Origin(reference)
     if reference.startswith(TIMM):
@@ -33,16 +40,15 @@ def load_checkpoint(
     return checkpoint, Origin(
         source=local.path.name if reference == str(local.path) else reference,
         sha256=_digest(local.path),
-        licence=local.licence,
+        licence=local.licence or LICENCES.get(checkpoint.format),
         licence_text=_licence_text(local.path),
     )
 
 
 def _digest(path: Path) -> str:
     """sha256 of the weights file; of the shards of a folder, one after the other by name."""
-    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     digest = hashlib.sha256()
-    for file in files:
+    for file in [path] if path.is_file() else weight_files(path):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)

@@ -57,9 +57,12 @@ def read_timm_folder(folder: Path) -> Checkpoint:
 
 
 def unwrap(content: dict[str, Any]) -> dict[str, Any]:
-    """The state dict out of a training run's file, which has it under one of two names."""
-    inner = content.get("state_dict", content.get("model"))
-    return inner if isinstance(inner, dict) else content
+    """The state dict out of a training run's file: the averaged weights where it has them."""
+    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(content.get(wrapper), dict):
+            inner: dict[str, Any] = content[wrapper]
+            return {key.removeprefix("module."): value for key, value in inner.items()}
+    return content
 
 
 def read_timm_file(state: StateDict, architecture: str, source: str) -> Checkpoint:
