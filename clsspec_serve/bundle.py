@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from clsspec_serve.errors import BundleError, OutputError
+from clsspec_serve.errors import BundleError, OutputError, first_problem
 from clsspec_serve.manifest import SCHEMA_VERSION, File, LearnedPosition, Manifest
 from clsspec_serve.whole import new_folder
 
@@ -141,6 +141,4 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{path}: {MANIFEST}, field {where}: {first['msg']}") from error
+        raise BundleError(f"{path}: {MANIFEST}, field {first_problem(error)}") from error

@@ -15,10 +15,21 @@ Every message is one line: what was wrong, what was got, what is accepted.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 def one_line(error: BaseException) -> str:
     """An error's own words on one line, or its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first field that pydantic refuses, and why: `field: reason`."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 class ClsspecError(Exception):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from clsspec_serve.errors import UsageError
+from clsspec_serve.errors import UsageError, first_problem
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,7 @@ class Geometry:
         try:
             return TypeAdapter(cls).validate_python(dict(data))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"geometry has a wrong {where}: {first['msg']}") from error
+            raise UsageError(f"geometry has a wrong {first_problem(error)}") from error
 
     def patch_to_image(self, row: int, col: int) -> tuple[float, float]:
         """(y, x) of a patch's centre in the picture's pixels.

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from clsspec_export.checkpoints.checkpoint import Checkpoint, StateDict
 from clsspec_export.checkpoints.native import NativeConfig, build
 from clsspec_export.checkpoints.renaming import Rule, rename
-from clsspec_serve.errors import UsageError
+from clsspec_serve.errors import UsageError, first_problem
 from clsspec_serve.manifest import Strict
 
 FORMAT = "rules"
@@ -56,9 +56,7 @@ def read_rules(path: Path) -> RuleFile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}, {where}: {first['msg']}") from error
+        raise UsageError(f"{path}, {first_problem(error)}") from error
 
 
 def read_foreign(content: Any, rules: RuleFile, source: str) -> Checkpoint:

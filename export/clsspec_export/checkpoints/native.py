@@ -28,7 +28,7 @@ from clsspec_export.specialize import (
     specialization_of,
     specialize,
 )
-from clsspec_serve.errors import CheckpointError, UsageError
+from clsspec_serve.errors import CheckpointError, UsageError, first_problem
 from clsspec_serve.manifest import (
     LearnedPosition,
     Preprocessing,
@@ -121,9 +121,7 @@ def read_native(state: StateDict, metadata: str, source: str) -> Checkpoint:
     try:
         config = NativeConfig.model_validate_json(metadata)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{source}: metadata field {where}: {first['msg']}") from error
+        raise CheckpointError(f"{source}: metadata field {first_problem(error)}") from error
     return build(config, state, source, FORMAT)
 
 

@@ -11,7 +11,7 @@ from timm.data import resolve_model_data_config
 
 from clsspec_export.specialize import ViT
 from clsspec_serve.choices import Interpolation
-from clsspec_serve.errors import CheckpointError
+from clsspec_serve.errors import CheckpointError, first_problem
 from clsspec_serve.manifest import Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -108,9 +108,7 @@ def from_huggingface(config: Mapping[str, Any], source: str) -> Preprocessing:
             }
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{source}: {where}: {first['msg']}") from error
+        raise CheckpointError(f"{source}: {first_problem(error)}") from error
 
 
 def _sides(config: Mapping[str, Any], field: str, source: str) -> tuple[Any, Any]:
