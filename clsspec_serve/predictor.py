@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ from clsspec_serve.position import position_map
 from clsspec_serve.transform import transform
 
 FloatArray = NDArray[np.float32]
+Picture = TypeVar("Picture", bound=ImageLike)
 Size = tuple[int, int]
 
 POSITION_CACHE = 32
@@ -111,9 +114,54 @@ class Model:
         batch_size: int = 8,
     ) -> Iterator[Prediction]:
         """Features of many pictures, in order; neighbours of one shape share a forward pass."""
-        prepared = (self.prepare(i, size=size, policy=policy, limits=limits) for i in images)
-        for batch in batches(prepared, batch_size):
-            yield from self.run(batch, tasks, layers)
+
+        def refuse(image: ImageLike, error: ImageError) -> None:
+            raise error
+
+        found = self.predict_each(
+            images,
+            refuse,
+            tasks=tasks,
+            layers=layers,
+            size=size,
+            policy=policy,
+            limits=limits,
+            batch_size=batch_size,
+        )
+        return (prediction for _, prediction in found)
+
+    def predict_each(
+        self,
+        images: Iterable[Picture],
+        refuse: Callable[[Picture, ImageError], None],
+        *,
+        tasks: Sequence[Task] = TASKS,
+        layers: Sequence[Layer] = (),
+        size: Size | None = None,
+        policy: Policy | None = None,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        batch_size: int = 8,
+    ) -> Iterator[tuple[Picture, Prediction]]:
+        """As `predict`, each picture beside its features.
+
+        A picture that cannot be read goes to `refuse` with the reason; unless that raises, the
+        others go on without it.
+        """
+        waiting: deque[Picture] = deque()
+
+        def prepared() -> Iterator[Prepared]:
+            for image in images:
+                try:
+                    item = self.prepare(image, size=size, policy=policy, limits=limits)
+                except ImageError as error:
+                    refuse(image, error)
+                    continue
+                waiting.append(image)
+                yield item
+
+        for batch in batches(prepared(), batch_size):
+            for prediction in self.run(batch, tasks, layers):
+                yield waiting.popleft(), prediction
 
     def prepare(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +14,7 @@ from clsspec_serve.choices import Format
 from clsspec_serve.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from clsspec_serve.predictor import Prediction, Prepared
+    from clsspec_serve.predictor import Prediction
 
 
 Out = Annotated[
@@ -59,7 +58,7 @@ def extract(
     from clsspec_serve.images import ImageLimits
     from clsspec_serve.layers import parse_layers, parse_tasks, select_outputs
     from clsspec_serve.outputs import encode, encode_many
-    from clsspec_serve.predictor import batches, load
+    from clsspec_serve.predictor import load
     from clsspec_serve.progress import progress
     from clsspec_serve.transform import parse_size
     from clsspec_serve.whole import require_writable, write_whole
@@ -81,40 +80,36 @@ def extract(
             "choose one with --tasks and --layers, or use npz"
         )
 
+    failed: list[Path] = []
     together: dict[str, Prediction] = {}
-    read: list[Path] = []
 
-    def prepared() -> Iterator[Prepared]:
-        for image in images:
-            try:
-                item = loaded.prepare(image, size=network_size, policy=resize, limits=limits)
-            except ImageError as error:
-                if target.single is not None or len(images) == 1:
-                    raise
-                print(f"clsspec: {error}", file=sys.stderr)
-                meter.advance()
-                continue
-            read.append(image)
-            yield item
+    def refuse(image: Path, error: ImageError) -> None:
+        if target.single is not None or len(images) == 1:
+            raise error
+        print(f"clsspec: {error}", file=sys.stderr)
+        failed.append(image)
+        meter.advance()
 
-    written = 0
     with progress("Extracting", len(images), "images") as meter:
-        for batch in batches(prepared(), batch_size):
-            predictions = loaded.run(batch, chosen_tasks, chosen_layers)
-            for image, prediction in zip(read[written:], predictions, strict=False):
-                if target.single is None:
-                    write_whole(target.files[image], encode(prediction, target.form))
-                else:
-                    together[names[image]] = prediction
-                written += 1
-                meter.advance()
+        for image, prediction in loaded.predict_each(
+            images,
+            refuse,
+            tasks=chosen_tasks,
+            layers=chosen_layers,
+            size=network_size,
+            policy=resize,
+            limits=limits,
+            batch_size=batch_size,
+        ):
+            if target.single is None:
+                write_whole(target.files[image], encode(prediction, target.form))
+            else:
+                together[names[image]] = prediction
+            meter.advance()
         if target.single is not None:
+            one = next(iter(together.values()))
             several = len(images) > 1
-            content = (
-                encode_many(together, target.form)
-                if several
-                else encode(together[names[images[0]]], target.form)
-            )
+            content = encode_many(together, target.form) if several else encode(one, target.form)
             write_whole(target.single, content)
-    if written < len(images):
-        raise ImageError(f"{len(images) - written} of {len(images)} images could not be read")
+    if failed:
+        raise ImageError(f"{len(failed)} of {len(images)} images could not be read")

@@ -238,3 +238,15 @@ def test_limits_reach_the_reader(model: Model) -> None:
 
 def test_a_task_may_be_given_as_one_word(model: Model) -> None:
     assert list(model(pixels_of(0), tasks="cls").arrays) == ["cls"]
+
+
+def test_a_refused_picture_leaves_the_others_beside_their_own_features(model: Model) -> None:
+    images: list[Any] = [pixels_of(0), b"no image", pixels_of(1), b"", pixels_of(2)]
+    refused: list[bytes] = []
+    found = list(model.predict_each(images, lambda image, _: refused.append(image), batch_size=2))
+    assert refused == [b"no image", b""]
+    assert [id(image) for image, _ in found] == [id(images[n]) for n in (0, 2, 4)]
+    for image, prediction in found:
+        np.testing.assert_array_equal(prediction.patches, model(image).patches)
+    with pytest.raises(ImageError, match="image bytes: is not an image"):
+        list(model.predict(images))
