@@ -24,7 +24,7 @@ check: $(VENV)/.dev  ## format, lint, types, layers
 docs: $(VENV)/.dev  ## docs/cli.md from the commands themselves
 	$(BIN)/typer clsspec_cli.app utils docs --name clsspec --title "The commands" --output docs/cli.md
 
-stress: $(VENV)/.dev  ## every architecture of the paper, L and H too: 45 GB of disk, an hour
+stress: $(VENV)/.dev  ## every architecture of the paper, L and H too: 12 GB of memory, half an hour
 	$(BIN)/python benchmarks/architectures.py --all
 
 bench: $(VENV)/.dev  ## specialized against plain twin on this machine

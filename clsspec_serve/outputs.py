@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from safetensors.numpy import save as save_safetensors
@@ -34,11 +36,40 @@ def encode_many(predictions: Mapping[str, Prediction], form: Format) -> bytes:
     arrays: dict[str, FloatArray] = {}
     texts: dict[str, str] = {}
     for name, prediction in predictions.items():
-        # A file's name need not be UTF-8, a name in these formats must.
-        picture = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        arrays |= {f"{picture}/{key}": value for key, value in prediction.arrays.items()}
-        texts[f"{picture}/geometry"] = _json(prediction)
+        of_one, geometry = _named(name, prediction)
+        arrays |= of_one
+        texts |= geometry
     return _encode(arrays, texts, form)
+
+
+class NpzStream:
+    """The `.npz` of `encode_many`, written picture by picture, so that none has to be kept."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._archive = zipfile.ZipFile(stream, "w", allowZip64=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._archive.close()
+
+    def add(self, name: str, prediction: Prediction) -> None:
+        """Append one picture's arrays and geometry."""
+        arrays, geometry = _named(name, prediction)
+        for key, value in (
+            arrays | {key: np.array(text) for key, text in geometry.items()}
+        ).items():
+            with self._archive.open(f"{key}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, value, allow_pickle=False)
+
+
+def _named(name: str, prediction: Prediction) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays and geometry of one of several pictures, by the names that they have in the file."""
+    # A file's name need not be UTF-8, a name in these formats must.
+    picture = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    arrays = {f"{picture}/{key}": value for key, value in prediction.arrays.items()}
+    return arrays, {f"{picture}/geometry": _json(prediction)}
 
 
 def _npy(prediction: Prediction) -> bytes:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from clsspec_serve.errors import OutputError
 
@@ -28,14 +29,21 @@ def require_writable(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then give it its own; raises `OutputError`.
+    """Write a file of known content; see `new_file`."""
+    with new_file(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose file takes the name `path` when the block succeeds; raises `OutputError`.
 
     After any error nothing is left behind and an existing file is as it was.
     """
     with _beside(path) as work:
         part = work / "new"
         with part.open("wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)

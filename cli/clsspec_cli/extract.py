@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from clsspec_cli import options
-from clsspec_cli.destination import destination, names_in_file
+from clsspec_cli.destination import Destination, destination, names_in_file
 from clsspec_serve.choices import Format
 from clsspec_serve.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from clsspec_serve.predictor import Prediction
 
+
+Write: TypeAlias = "Callable[[Path, Prediction], None]"
 
 Out = Annotated[
     Path | None,
@@ -57,11 +61,10 @@ def extract(
     from clsspec_serve.colour import parse_colour
     from clsspec_serve.images import ImageLimits
     from clsspec_serve.layers import parse_layers, parse_tasks, select_outputs
-    from clsspec_serve.outputs import encode, encode_many
     from clsspec_serve.predictor import load
     from clsspec_serve.progress import progress
     from clsspec_serve.transform import parse_size
-    from clsspec_serve.whole import require_writable, write_whole
+    from clsspec_serve.whole import require_writable
 
     target = destination(images, out, file_format)
     names = names_in_file(images)
@@ -81,7 +84,6 @@ def extract(
         )
 
     failed: list[Path] = []
-    together: dict[str, Prediction] = {}
 
     def refuse(image: Path, error: ImageError) -> None:
         if target.single is not None or len(images) == 1:
@@ -90,7 +92,7 @@ def extract(
         failed.append(image)
         meter.advance()
 
-    with progress("Extracting", len(images), "images") as meter:
+    with progress("Extracting", len(images), "images") as meter, _writer(target, names) as write:
         for image, prediction in loaded.predict_each(
             images,
             refuse,
@@ -101,15 +103,27 @@ def extract(
             limits=limits,
             batch_size=batch_size,
         ):
-            if target.single is None:
-                write_whole(target.files[image], encode(prediction, target.form))
-            else:
-                together[names[image]] = prediction
+            write(image, prediction)
             meter.advance()
-        if target.single is not None:
-            one = next(iter(together.values()))
-            several = len(images) > 1
-            content = encode_many(together, target.form) if several else encode(one, target.form)
-            write_whole(target.single, content)
     if failed:
         raise ImageError(f"{len(failed)} of {len(images)} images could not be read")
+
+
+@contextmanager
+def _writer(target: Destination, names: dict[Path, str]) -> Iterator[Write]:
+    """What puts one picture's features where they belong; a single file appears at the end."""
+    from clsspec_serve.outputs import NpzStream, encode, encode_many
+    from clsspec_serve.whole import new_file, write_whole
+
+    if target.single is None:
+        yield lambda image, found: write_whole(target.files[image], encode(found, target.form))
+    elif len(names) == 1:
+        single = target.single
+        yield lambda _, found: write_whole(single, encode(found, target.form))
+    elif target.form == "npz":
+        with new_file(target.single) as stream, NpzStream(stream) as archive:
+            yield lambda image, found: archive.add(names[image], found)
+    else:
+        together: dict[str, Prediction] = {}
+        yield lambda image, found: together.update({names[image]: found})
+        write_whole(target.single, encode_many(together, target.form))

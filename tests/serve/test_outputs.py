@@ -12,7 +12,7 @@ from safetensors.numpy import load as load_safetensors
 from clsspec_serve.choices import Format
 from clsspec_serve.errors import UsageError
 from clsspec_serve.geometry import Geometry
-from clsspec_serve.outputs import encode, encode_many
+from clsspec_serve.outputs import NpzStream, encode, encode_many
 from clsspec_serve.predictor import Prediction
 
 GEOMETRY = Geometry(
@@ -107,3 +107,17 @@ def test_several_pictures_do_not_fit_in_one_npy() -> None:
 @pytest.mark.parametrize("form", ["npz", "safetensors"])
 def test_the_same_features_give_the_same_bytes(form: Format) -> None:
     assert encode(PREDICTION, form) == encode(PREDICTION, form)
+
+
+def test_a_file_written_picture_by_picture_is_that_written_at_once() -> None:
+    buffer = io.BytesIO()
+    with NpzStream(buffer) as archive:
+        archive.add("a.jpg", PREDICTION)
+        archive.add("b.jpg", OTHER)
+    streamed = np.load(io.BytesIO(buffer.getvalue()), allow_pickle=False)
+    at_once = encode_many({"a.jpg": PREDICTION, "b.jpg": OTHER}, "npz")
+    whole = np.load(io.BytesIO(at_once), allow_pickle=False)
+    assert sorted(streamed) == sorted(whole)
+    for name in whole:
+        np.testing.assert_array_equal(streamed[name], whole[name])
+        assert streamed[name].dtype == whole[name].dtype
