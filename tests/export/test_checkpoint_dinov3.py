@@ -24,6 +24,7 @@ from torch import Tensor
 from clsspec_export.checkpoints import dinov3
 from clsspec_export.checkpoints.checkpoint import Checkpoint
 from clsspec_export.checkpoints.read import read_checkpoint
+from clsspec_export.checkpoints.source import load_checkpoint
 from clsspec_serve.errors import CheckpointError
 from clsspec_serve.manifest import RotaryPosition, Specialization
 
@@ -197,3 +198,8 @@ def test_the_satellite_model_is_known_by_its_local_norm_and_normalised_as_publis
     satellite = _read(dinov3_state(untied=True), tmp_path).preprocessing
     assert satellite.mean == (0.430, 0.411, 0.296)
     assert satellite.std == (0.213, 0.156, 0.143)
+
+
+def test_the_licence_of_the_weights_is_known_from_their_format(tmp_path: Path) -> None:
+    torch.save(dinov3_state(), tmp_path / "dinov3.pth")
+    assert load_checkpoint(str(tmp_path / "dinov3.pth"))[1].licence == "dinov3-license"
