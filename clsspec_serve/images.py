@@ -33,7 +33,7 @@ from PIL import (
 )
 
 from clsspec_serve.colour import to_rgb
-from clsspec_serve.errors import ImageError, UsageError
+from clsspec_serve.errors import ImageError, UsageError, one_line
 
 DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own bound: a quarter of a gibibyte of 24-bit pixels."""
@@ -228,4 +228,4 @@ def _reason(error: Exception) -> str:
     """The error's own words on one line, or its type where it has none."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

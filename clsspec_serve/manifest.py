@@ -81,6 +81,17 @@ class Specialization(Strict):
     qkv_blocks: Count = 0
     registers_with: Literal["cls", "patch"] = "cls"
 
+    def summary(self) -> str:
+        """What is split, in words."""
+        parts = {
+            "norms": self.norms,
+            "final norm": self.final_norm,
+            "LayerScale": self.layer_scale,
+            f"QKV of the first {self.qkv_blocks} blocks": self.qkv_blocks > 0,
+        }
+        names = ", ".join(name for name, present in parts.items() if present)
+        return f"{names}; registers go with {self.registers_with}"
+
 
 class Architecture(Strict):
     """The backbone in timm's terms.

@@ -27,19 +27,7 @@ def inspect(bundle: options.BundleFolder, as_json: options.Json = False) -> None
         return
 
     parts = architecture.specialization
-    split = "plain: no weights of its own for [CLS]"
-    if parts is not None:
-        chosen = [
-            name
-            for name, present in (
-                ("norms", parts.norms),
-                ("final norm", parts.final_norm),
-                ("LayerScale", parts.layer_scale),
-                (f"QKV of blocks 0 to {parts.qkv_blocks - 1}", parts.qkv_blocks > 0),
-            )
-            if present
-        ]
-        split = f"{', '.join(chosen)}; registers go with {parts.registers_with}"
+    split = "plain: no weights of its own for [CLS]" if parts is None else parts.summary()
     provenance = manifest.provenance
     rows = [
         ("name", manifest.name),

@@ -23,7 +23,7 @@ def models(as_json: options.Json = False) -> None:
         digest = f"sha256 {entry.sha256}" if entry.sha256 else "sha256 not published"
         print(f"  {entry.name}")
         print(f"      {entry.address}")
-        print(f"      {entry.licence}; {digest}")
+        print(f"      {entry.licence}; {digest}{f'; {entry.note}' if entry.note else ''}")
     print("\nArchitectures (timm.create_model, --arch NAME, random:NAME):")
     for row in PAPER:
         print(f"  {row.name}")

@@ -20,7 +20,7 @@ from clsspec_export.specialize import (
     specialization_of,
     specialize,
 )
-from clsspec_serve.errors import UsageError
+from clsspec_serve.errors import UsageError, one_line
 from clsspec_serve.manifest import Architecture, Specialization
 
 
@@ -38,7 +38,7 @@ def create(name: str, **kwargs: Any) -> ViT:
     try:
         model = timm.create_model(name, **({"num_classes": 0} | kwargs)).eval()
     except (ArithmeticError, AssertionError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UsageError(f"timm cannot build {name} with the arguments given: {reason}") from error
     return require_vit(model, name)
 

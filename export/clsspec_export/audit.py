@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 
 from clsspec_serve.arithmetic import total_macs, weight_products
-from clsspec_serve.errors import ExportError
+from clsspec_serve.errors import ExportError, one_line
 from clsspec_serve.manifest import Architecture
 
 SHAPES = ((2, (3, 5)), (3, (6, 4)))
@@ -74,10 +74,9 @@ def execute(graph: Path, architecture: Architecture, batch: int, grid: tuple[int
         try:
             session.run(None, inputs)
         except Exception as error:  # onnxruntime's errors share no public base class
-            reason = " ".join(str(error).split())
             raise ExportError(
                 f"the graph does not run with a batch of {batch} and a grid of "
-                f"{grid[0]}x{grid[1]}: {reason}"
+                f"{grid[0]}x{grid[1]}: {one_line(error)}"
             ) from error
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return _collect(events)
@@ -147,13 +146,12 @@ def _load(graph: Path, options: Any, **arguments: Any) -> Any:
             graph, options, providers=["CPUExecutionProvider"], **arguments
         )
     except Exception as error:  # onnxruntime's errors share no public base class
-        reason = " ".join(str(error).split())
-        raise ExportError(f"onnxruntime cannot load {graph}: {reason}") from error
+        raise ExportError(f"onnxruntime cannot load {graph}: {one_line(error)}") from error
 
 
 def _options() -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors reach the user through ours
     return options
 
 

@@ -57,7 +57,7 @@ def lift(checkpoint: Checkpoint, *, plain: bool = False) -> Checkpoint:
         if found != PLAIN:
             raise UsageError("the checkpoint is specialized; it cannot be exported as plain")
         return checkpoint
-    if found.qkv_blocks or found.norms:
+    if found.qkv_blocks or found.norms or found.layer_scale:
         return checkpoint
     paper = paper_specialization(len(checkpoint.model.blocks))
     registers = {"registers_with": found.registers_with}

@@ -9,15 +9,7 @@ def model_card(manifest: Manifest) -> str:
     """A short model card in Markdown, from the manifest alone."""
     architecture, provenance = manifest.architecture, manifest.provenance
     specialization = architecture.specialization
-    split = "none (plain)"
-    if specialization is not None:
-        parts = {
-            "norms": specialization.norms,
-            "final norm": specialization.final_norm,
-            "LayerScale": specialization.layer_scale,
-            f"QKV of the first {specialization.qkv_blocks} blocks": specialization.qkv_blocks,
-        }
-        split = ", ".join(name for name, present in parts.items() if present)
+    split = "none (plain)" if specialization is None else specialization.summary()
     rows = "\n".join(
         f"| {parity.engine} {parity.precision} | {parity.cls:.1e} | {parity.patches:.1e} |"
         for parity in manifest.parity

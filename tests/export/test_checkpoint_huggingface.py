@@ -185,6 +185,8 @@ def test_a_folder_without_a_preprocessor_is_refused(tmp_path: Path) -> None:
         ({"image_mean": None}, "mean"),
         ({"do_rescale": False}, "accepted is 1/255"),
         ({"rescale_factor": 1 / 127.5}, "accepted is 1/255"),
+        ({"rescale_factor": "1/255"}, "accepted is 1/255"),
+        ({"resample": [3]}, "resample"),
     ],
 )
 def test_a_preprocessor_that_cannot_be_followed_is_refused(

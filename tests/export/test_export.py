@@ -179,3 +179,9 @@ def test_a_specialized_checkpoint_is_lifted_no_further() -> None:
 def test_a_specialized_checkpoint_cannot_be_plain() -> None:
     with pytest.raises(UsageError, match="cannot be exported as plain"):
         lift(tiny(DINOV2, Specialization(qkv_blocks=1)), plain=True)
+
+
+@pytest.mark.parametrize("part", ["norms", "layer_scale"])
+def test_a_checkpoint_whose_blocks_are_specialized_is_not_specialized_further(part: str) -> None:
+    given = PLAIN.model_copy(update={part: True})
+    assert specialization_of(lift(tiny(DINOV2, given)).model) == given

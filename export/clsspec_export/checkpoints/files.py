@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from clsspec_export.checkpoints.checkpoint import StateDict
-from clsspec_serve.errors import CheckpointError
+from clsspec_serve.errors import CheckpointError, one_line
 
 
 def read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
@@ -43,7 +43,7 @@ def read_torch(path: Path) -> Any:
             "save its state dict alone, as safetensors, where you trust it"
         ) from error
     except Exception as error:  # on broken files the restricted unpickler raises whatever it meets
-        reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+        reason = one_line(error).partition(". ")[0]
         raise CheckpointError(f"{path} is not a readable PyTorch file: {reason}") from error
 
 

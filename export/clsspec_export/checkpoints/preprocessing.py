@@ -79,12 +79,13 @@ def from_timm(model: ViT) -> Preprocessing:
 def from_huggingface(config: Mapping[str, Any], source: str) -> Preprocessing:
     """A folder's `preprocessor_config.json` (shortest edge and crop, or a fixed size)."""
     resample = config.get("resample")
-    if resample not in _PIL_RESAMPLE:
+    if not isinstance(resample, int) or resample not in _PIL_RESAMPLE:
         raise CheckpointError(f"{source}: resample {resample!r} is not supported")
     if not config.get("do_resize", True) or not config.get("do_normalize", True):
         raise CheckpointError(f"{source}: a processor that does not resize or normalise")
     factor = config.get("rescale_factor", 1 / 255)
-    if not config.get("do_rescale", True) or abs(factor * 255 - 1) > 1e-6:
+    whole = isinstance(factor, int | float) and abs(factor * 255 - 1) < 1e-6
+    if not whole or not config.get("do_rescale", True):
         raise CheckpointError(f"{source}: rescale_factor {factor}; accepted is 1/255")
     size = config.get("size")
     if isinstance(size, dict) and "shortest_edge" in size:

@@ -21,7 +21,7 @@ from clsspec_export.checkpoints.checkpoint import (
 from clsspec_export.checkpoints.files import read_json
 from clsspec_export.checkpoints.preprocessing import from_timm
 from clsspec_export.specialize import PLAIN, ViT, specialize
-from clsspec_serve.errors import CheckpointError, SourceError
+from clsspec_serve.errors import CheckpointError, SourceError, one_line
 from clsspec_serve.hub import HubRef
 from clsspec_serve.manifest import LearnedPosition, RotaryPosition
 
@@ -49,8 +49,7 @@ def read_timm_folder(folder: Path) -> Checkpoint:
         # With the classifier it was saved with: for another timm would load loosely.
         model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except (RuntimeError, OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"timm cannot load {folder}: {reason}") from error
+        raise CheckpointError(f"timm cannot load {folder}: {one_line(error)}") from error
     model = require_vit(model.eval(), str(folder))
     model.reset_classifier(0)
     return timm_checkpoint(model, config["architecture"])
