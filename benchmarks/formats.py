@@ -139,8 +139,11 @@ def main() -> None:
                 model = load(bundle, engine=engine)
                 # The size at which the tables are native, where all libraries agree on the rule.
                 size = (518, 518) if model.manifest.architecture.patch_size == 14 else (224, 224)
-                prepared = model.prepare(photograph, size=size, policy="squash")
-                found = model.run([prepared])[0]
+                request = model.request(size=size, policy="squash")
+                prepared = model.prepare(photograph, request)
+                found = model.finish(
+                    prepared, model.forward(prepared.pixels[None], request), request
+                )
                 mean, std = (
                     np.array(values, np.float32).reshape(3, 1, 1)
                     for values in (

@@ -23,8 +23,8 @@ from clsspec_export.onnx_graph import export_graph, fold_pixels
 from clsspec_export.streams import exportable
 from clsspec_serve.engines.select import PRECISIONS, installed_engines, load_engine
 from clsspec_serve.errors import EngineError
-from clsspec_serve.manifest import Output
 from clsspec_serve.position import position_map
+from clsspec_serve.schema import Output
 
 PAIRS = {
     "S": ("vit_small_patch14_dinov2_clsspec", "vit_small_patch14_dinov2"),

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from clsspec_serve.choices import HeadTask
 from clsspec_serve.errors import BundleError, OutputError, first_problem
 from clsspec_serve.manifest import SCHEMA_VERSION, File, LearnedPosition, Manifest
 from clsspec_serve.whole import new_folder
 
 MANIFEST = "clsspec.json"
 GRAPH = "model.onnx"
+HEADS = "heads"
 POSITION = "position.npy"
 REFERENCE = "reference.npz"
 
@@ -34,6 +36,10 @@ class Bundle:
     def graph(self) -> Path:
         """The backbone's ONNX file."""
         return self.path / GRAPH
+
+    def head(self, task: HeadTask) -> Path:
+        """A head's ONNX file."""
+        return self.path / HEADS / f"{task}.onnx"
 
     def position_table(self) -> NDArray[np.float32]:
         """What `position_map` resizes: `(h0, w0, D)`, or the `(head_dim / 4,)` rotary periods.
@@ -86,7 +92,8 @@ def open_bundle(path: Path) -> Bundle:
         name = file.relative_to(path).as_posix()
         if name not in manifest.files:
             raise BundleError(f"{path}: {name} is there, but {MANIFEST} does not list it")
-    for name in (GRAPH, POSITION):
+    heads = (f"{HEADS}/{head.task}.onnx" for head in manifest.heads)
+    for name in (GRAPH, POSITION, *heads):
         if name not in manifest.files:
             raise BundleError(f"{path}: {MANIFEST} does not list {name}")
     return Bundle(path, manifest)

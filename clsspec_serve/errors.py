@@ -3,6 +3,7 @@
 ClsspecError                 exit code 1: the work failed
 ├── UsageError               exit code 2: the request itself was wrong
 ├── ImageError               a file is not an image that can be read within the limits
+├── DatasetError             a data set's file is missing or does not fit
 ├── BundleError              a bundle is incomplete, altered or too new
 ├── SourceError              a model or checkpoint cannot be found or downloaded
 ├── CheckpointError          a checkpoint does not have the keys and shapes it should have
@@ -46,6 +47,10 @@ class UsageError(ClsspecError):
 
 class ImageError(ClsspecError):
     """The bytes are not an image that can be read within the limits."""
+
+
+class DatasetError(ClsspecError):
+    """A labelled data set lacks a file, or has one that does not fit its layout or its picture."""
 
 
 class BundleError(ClsspecError):

@@ -1,15 +1,20 @@
-"""Tasks and layers as people write them, and the outputs of a graph that they mean."""
+"""Tasks and layers as people write them, and the outputs and heads that they mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar, get_args
 
-from clsspec_serve.choices import Task
+from clsspec_serve.choices import Feature, HeadTask, Task
 from clsspec_serve.errors import UsageError
-from clsspec_serve.manifest import Output
+from clsspec_serve.heads import AnyHead, Head
+from clsspec_serve.schema import Output
 
-TASKS: tuple[Task, ...] = ("cls", "patches")
+FEATURES: tuple[Feature, ...] = get_args(Feature)
+TASKS: tuple[Task, ...] = get_args(Task)
+
+SomeHead = TypeVar("SomeHead", bound=Head)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ def parse_layers(text: str) -> tuple[Layer, ...]:
 
 
 def parse_tasks(text: str) -> tuple[Task, ...]:
-    """Read `cls`, `patches` or `cls,patches`."""
+    """Read `cls`, `patches,segment` and the like, in the order of `TASKS`."""
     names = [name.strip() for name in text.split(",")]
     tasks = tuple(task for task in TASKS if task in names)
     if len(tasks) != len(names):
@@ -45,17 +50,23 @@ def parse_tasks(text: str) -> tuple[Task, ...]:
     return tasks
 
 
+def check_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """Tasks as a caller gives them, a text such as `cls,patches` too; raises `UsageError`."""
+    if isinstance(tasks, str):
+        return parse_tasks(tasks)
+    if not tasks or not set(tasks) <= set(TASKS):
+        raise UsageError(f"tasks {', '.join(tasks) or 'none'}; accepted are {', '.join(TASKS)}")
+    return tuple(tasks)
+
+
 def select_outputs(
     outputs: Sequence[Output], tasks: Sequence[Task], layers: Sequence[Layer]
 ) -> list[Output]:
-    """The outputs that tasks and layers ask for; without layers the model's last one.
+    """The features that tasks and layers ask for; without layers those of the model's last one.
 
     Raises `UsageError` naming the layers that the bundle does have, or the tasks that there are.
     """
-    if isinstance(tasks, str):
-        tasks = parse_tasks(tasks)
-    if not tasks or not set(tasks) <= set(TASKS):
-        raise UsageError(f"tasks {', '.join(tasks) or 'none'}; accepted are {', '.join(TASKS)}")
+    tasks = check_tasks(tasks)
     if not all(isinstance(layer, Layer) for layer in layers):
         raise UsageError(f"layers {layers!r}; accepted are Layer(index, norm)")
     wanted = layers or [Layer(outputs[0].layer, outputs[0].norm)]
@@ -67,8 +78,36 @@ def select_outputs(
                 f"layer {layer} is not in this bundle; it has {', '.join(known)} "
                 "(`clsspec export --layers` adds more)"
             )
-    chosen = [(layer, task) for layer in wanted for task in TASKS if task in tasks]
+    chosen = [(layer, task) for layer in wanted for task in FEATURES if task in tasks]
     for layer, task in chosen:
         if (layer, task) not in by_layer:
             raise UsageError(f"this bundle has no {task} of layer {layer}")
     return [by_layer[key] for key in chosen]
+
+
+def select_heads(heads: Sequence[AnyHead], tasks: Sequence[Task]) -> list[AnyHead]:
+    """The heads that tasks ask for, in the order of `TASKS`.
+
+    Raises `UsageError` for a task that the bundle has no head for, naming those that it has.
+    """
+    by_task = {head.task: head for head in heads}
+    lacking = [task for task in check_tasks(tasks) if task not in (*FEATURES, *by_task)]
+    if lacking:
+        raise _no_head(lacking[0], heads)
+    return [by_task[task] for task in get_args(HeadTask) if task in tasks]
+
+
+def require_head(heads: Sequence[AnyHead], kind: type[SomeHead]) -> SomeHead:
+    """The head of a kind; raises `UsageError` as `select_heads` does."""
+    for head in heads:
+        if isinstance(head, kind):
+            return head
+    raise _no_head(kind.model_fields["task"].default, heads)
+
+
+def _no_head(task: str, heads: Sequence[AnyHead]) -> UsageError:
+    has = ", ".join(head.task for head in heads) or "none"
+    return UsageError(
+        f"this bundle has no head for {task}; its heads are: {has} "
+        "(`clsspec export --head` and `clsspec fit` add them)"
+    )

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
-from clsspec_serve.choices import CropOffset, Interpolation, Policy, Task
+from clsspec_serve.choices import CropOffset, HeadTask, Interpolation, Policy
+from clsspec_serve.heads import AnyHead
+from clsspec_serve.schema import Count, Output, Positive, Scale, Strict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when an older clsspec could misread a bundle; a newer schema is refused."""
-
-Positive = Annotated[int, Field(gt=0)]
-Scale = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Strict(BaseModel):
-    """Frozen, and closed to fields that this schema version does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Preprocessing(Strict):
@@ -28,7 +20,8 @@ class Preprocessing(Strict):
     `size`, `resize`: (H, W) in pixels. `policy`: `squash` resizes to `resize`, ignoring the aspect
     ratio, and cuts `size` out of the centre; `crop` keeps the aspect ratio, covers `resize`, and
     cuts `size` out of the centre; `fit` keeps the aspect ratio, makes the area close to that of
-    `size`, rounds both sides to the patch size, and cuts nothing. Without `resize` it is `size`.
+    `size`, rounds both sides to the patch size, and cuts nothing; `short` keeps the aspect ratio,
+    makes the short side that of `size`, and cuts nothing. Without `resize` it is `size`.
     `crop_offset`: `round` puts the crop at `round(margin / 2)`, half to even, as torchvision and
     timm do; `floor` at `margin // 2`, as transformers does.
     `mean`, `std`: per channel, of pixels in [0, 1].
@@ -114,19 +107,6 @@ class Architecture(Strict):
     parameters: Positive
 
 
-class Output(Strict):
-    """One output of the backbone's graph.
-
-    `kind` `cls`: `(B, D)`; `patches`: `(B, h, w, D)`. `layer` counts blocks from 0; `norm` says
-    whether the final norm was applied.
-    """
-
-    name: str
-    kind: Task
-    layer: Count
-    norm: bool
-
-
 class File(Strict):
     """One file of the bundle; `sha256` in lower-case hex, `size` in bytes."""
 
@@ -147,7 +127,8 @@ class Provenance(Strict):
 class Parity(Strict):
     """Largest difference to the PyTorch model, relative to its largest value, at export.
 
-    `sizes` are the (H, W) inputs compared; `cls` and `patches` the worst over all of them.
+    `sizes` are the (H, W) inputs compared; `cls`, `patches` and each of the `heads` the worst over
+    all of them. `mask_agreement`: the share of patches whose class is the same as PyTorch's.
     """
 
     engine: str
@@ -155,6 +136,13 @@ class Parity(Strict):
     sizes: tuple[tuple[Positive, Positive], ...]
     cls: float
     patches: float
+    heads: dict[HeadTask, float] = Field(default_factory=dict)
+    mask_agreement: float | None = None
+
+    def summary(self) -> str:
+        """The differences in words."""
+        parts = [("[CLS]", self.cls), ("patches", self.patches), *self.heads.items()]
+        return ", ".join(f"{name} {value:.1e}" for name, value in parts)
 
 
 class Manifest(Strict):
@@ -166,6 +154,18 @@ class Manifest(Strict):
     preprocessing: Preprocessing
     position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")]
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
+    heads: tuple[AnyHead, ...] = ()
     provenance: Provenance
     parity: tuple[Parity, ...]
     files: dict[str, File]
+
+    @model_validator(mode="after")
+    def _heads_take_what_there_is(self) -> Self:
+        tasks = [head.task for head in self.heads]
+        if len(set(tasks)) < len(tasks):
+            raise ValueError(f"two heads answer {max(tasks, key=tasks.count)}")
+        for head in self.heads:
+            lacking = [output.name for output in head.inputs if output not in self.outputs]
+            if lacking:
+                raise ValueError(f"the head for {head.task} takes {lacking[0]}, which is no output")
+        return self

@@ -1,4 +1,4 @@
-"""Features as files: npy, npz, safetensors, with the geometry beside the arrays."""
+"""Answers as files: npy, npz, safetensors, with the geometry beside the arrays."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save as save_safetensors
 
 from clsspec_serve.choices import Format
 from clsspec_serve.errors import UsageError
-from clsspec_serve.predictor import FloatArray, Prediction
+from clsspec_serve.predictor import Prediction
 
 
 def encode(prediction: Prediction, form: Format) -> bytes:
@@ -33,7 +34,7 @@ def encode_many(predictions: Mapping[str, Prediction], form: Format) -> bytes:
         raise UsageError(
             "several images do not fit in one .npy; use .npz, .safetensors or a folder"
         )
-    arrays: dict[str, FloatArray] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     texts: dict[str, str] = {}
     for name, prediction in predictions.items():
         of_one, geometry = _named(name, prediction)
@@ -72,18 +73,23 @@ def _named(name: str, prediction: Prediction) -> tuple[dict[str, Any], dict[str,
     return arrays, {f"{picture}/geometry": _json(prediction)}
 
 
+def npy(array: NDArray[Any]) -> bytes:
+    """One array as a `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
 def _npy(prediction: Prediction) -> bytes:
     if len(prediction.arrays) != 1:
         raise UsageError(
             f"a .npy file holds one array, not {', '.join(prediction.arrays)}; "
             "choose one with --tasks and --layers, or use .npz or .safetensors"
         )
-    buffer = io.BytesIO()
-    np.save(buffer, next(iter(prediction.arrays.values())), allow_pickle=False)
-    return buffer.getvalue()
+    return npy(next(iter(prediction.arrays.values())))
 
 
-def _encode(arrays: Mapping[str, FloatArray], texts: Mapping[str, str], form: Format) -> bytes:
+def _encode(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str], form: Format) -> bytes:
     if form == "safetensors":
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         return save_safetensors(contiguous, metadata=dict(texts))

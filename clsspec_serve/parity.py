@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from clsspec_serve.bundle import REFERENCE, Bundle
 from clsspec_serve.choices import Precision
-from clsspec_serve.engines.protocol import Engine
 from clsspec_serve.errors import BundleError
-from clsspec_serve.position import position_map
+from clsspec_serve.predictor import Model
 
 Array = NDArray[Any]
 
@@ -30,12 +29,14 @@ class Difference:
     """One output compared with the reference.
 
     `relative`: max |a - b| / max |b| over the array. `cosine`: the smallest over its vectors.
+    `agreement`: the share of the vectors whose largest value is at the same place.
     """
 
     output: str
     size: tuple[int, int]
     relative: float
     cosine: float
+    agreement: float
 
     def within(self, precision: Precision) -> bool:
         """Whether the precision's tolerance is met; NaN never is."""
@@ -63,8 +64,8 @@ def compare(output: str, size: tuple[int, int], found: Array, reference: Array) 
     alike = np.where(
         norms == 0, (a == b).all(axis=1), (a * b).sum(axis=1) / np.where(norms, norms, 1)
     )
-    cosine = alike.min()
-    return Difference(output, size, float(relative), float(cosine))
+    agreement = (a.argmax(axis=1) == b.argmax(axis=1)).mean()
+    return Difference(output, size, float(relative), float(alike.min()), float(agreement))
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,12 @@ class Sample:
         return self.pixels.shape[2], self.pixels.shape[3]
 
 
-def run_sample(bundle: Bundle, engine: Engine, sample: Sample) -> list[Difference]:
-    """Run one sample through an engine and compare every output that the sample has."""
-    patch = bundle.manifest.architecture.patch_size
-    grid = (sample.size[0] // patch, sample.size[1] // patch)
-    position = position_map(bundle.manifest.position, bundle.position_table(), grid)
-    found = engine.run({"pixels": sample.pixels, "position": position}, list(sample.outputs))
+def run_sample(model: Model, sample: Sample) -> list[Difference]:
+    """Run one sample and compare every output, of the backbone and of heads, that it has."""
+    heads = [head.task for head in model.manifest.heads if head.task in sample.outputs]
+    inputs = [i.name for head in model.manifest.heads for i in head.inputs if head.task in heads]
+    features = [name for name in sample.outputs if name not in heads]
+    found = model.infer(sample.pixels, list(dict.fromkeys(features + inputs)), heads)
     return [
         compare(name, sample.size, found[name], reference)
         for name, reference in sample.outputs.items()

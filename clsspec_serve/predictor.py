@@ -1,48 +1,59 @@
-"""One forward pass from pictures to features: the road that every front takes."""
+"""One forward pass from pictures to features, masks and depth: the road that every front takes."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from threading import Lock
+from typing import Any, Generic, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clsspec_serve.bundle import Bundle
-from clsspec_serve.choices import EngineChoice, Policy, Precision, Task
+from clsspec_serve.bundle import MANIFEST, Bundle
+from clsspec_serve.choices import EngineChoice, HeadTask, Precision
+from clsspec_serve.dense.maps import depth_map, segment_map
+from clsspec_serve.dense.views import Pixels, Tiling, cut, tile
 from clsspec_serve.engines.protocol import Arrays, Engine
 from clsspec_serve.engines.select import load_engine
-from clsspec_serve.errors import ImageError, UsageError
+from clsspec_serve.errors import BundleError, ImageError, UsageError
 from clsspec_serve.geometry import Geometry
-from clsspec_serve.images import DEFAULT_LIMITS, ImageLike, ImageLimits, read_image
-from clsspec_serve.layers import TASKS, Layer, select_outputs
+from clsspec_serve.heads import answer_shape
+from clsspec_serve.images import ImageLike, read_image
 from clsspec_serve.manifest import Manifest
 from clsspec_serve.models import find_bundle
 from clsspec_serve.position import position_map
+from clsspec_serve.request import Options, Request, Size, settle
 from clsspec_serve.transform import transform
 
 FloatArray = NDArray[np.float32]
 Picture = TypeVar("Picture", bound=ImageLike)
-Size = tuple[int, int]
+LoadHead = Callable[[HeadTask], Engine]
 
 POSITION_CACHE = 32
 """Position maps kept per model; each takes h * w * D * 4 bytes."""
+
+MOST_ELONGATED = 16
+"""The long side of a picture over its short side, where the short one has a fixed size."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What was asked of one picture.
 
-    `arrays` holds the outputs by their names in the bundle: `cls` `(D,)`, `patches` `(h, w, D)`,
-    and further layers as `cls_5`, `patches_5`, `patches_5_raw`; all float32.
+    `arrays` holds the answers by name: `cls` `(D,)`, `patches` `(h, w, D)`, further layers as
+    `cls_5`, `patches_5`, `patches_5_raw`; `classify` `(K,)`, logits; `segment` `(H, W)`, class ids
+    for the picture's own pixels (uint8, or uint16 beyond 255 classes); `depth` `(H, W)`, metres.
+    All float32 but the ids. Where a picture was cropped, the ids are the type's largest value and
+    the depth NaN.
     """
 
-    arrays: Mapping[str, FloatArray]
+    arrays: Mapping[str, NDArray[Any]]
     geometry: Geometry
 
     @property
@@ -55,7 +66,22 @@ class Prediction:
         """The patch map of the last layer, `(h, w, D)`."""
         return self._get("patches")
 
-    def _get(self, name: str) -> FloatArray:
+    @property
+    def segment(self) -> NDArray[Any]:
+        """The class of every pixel, `(H, W)`."""
+        return self._get("segment")
+
+    @property
+    def depth(self) -> FloatArray:
+        """The depth of every pixel in metres, `(H, W)`."""
+        return self._get("depth")
+
+    @property
+    def classify(self) -> FloatArray:
+        """The logit of every class, `(K,)`."""
+        return self._get("classify")
+
+    def _get(self, name: str) -> NDArray[Any]:
         if name not in self.arrays:
             raise UsageError(f"{name} was not asked for; there are {', '.join(self.arrays)}")
         return self.arrays[name]
@@ -63,18 +89,41 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One picture ready for the graph: `(4, H, W) uint8`, and where it lies in the picture."""
+    """One picture ready for the network: `(4, H, W) uint8`, and how it is shown and mapped back."""
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     geometry: Geometry
+    tiling: Tiling
+
+    def views(self) -> Iterator[Pixels]:
+        """What goes through the network, each `(4, h, w) uint8`, all of one shape."""
+        if self.tiling.views == 1:
+            return iter([self.pixels])
+        return cut(self.pixels, self.geometry, self.tiling)
+
+
+@dataclass
+class _Pending(Generic[Picture]):
+    """A picture whose views are on their way through the network."""
+
+    picture: Picture
+    prepared: Prepared
+    found: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.found) == self.prepared.tiling.views
 
 
 class Model:
-    """A bundle on an engine."""
+    """A bundle on an engine; `load_head` gives the engine of one of its heads."""
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, load_head: LoadHead) -> None:
         self.bundle = bundle
         self.engine = engine
+        self._load_head = load_head
+        self._heads: dict[HeadTask, Engine] = {}
+        self._loading = Lock()
         table = bundle.position_table()
 
         @lru_cache(maxsize=POSITION_CACHE)
@@ -88,46 +137,24 @@ class Model:
         """What the bundle says of itself."""
         return self.bundle.manifest
 
-    def __call__(
-        self,
-        image: ImageLike,
-        *,
-        tasks: Sequence[Task] = TASKS,
-        layers: Sequence[Layer] = (),
-        size: Size | None = None,
-        policy: Policy | None = None,
-        limits: ImageLimits = DEFAULT_LIMITS,
-    ) -> Prediction:
-        """Features of one picture; see `prepare` and `run` for the arguments and errors."""
-        prepared = self.prepare(image, size=size, policy=policy, limits=limits)
-        return self.run([prepared], tasks, layers)[0]
+    def __call__(self, image: ImageLike, **options: Unpack[Options]) -> Prediction:
+        """What is asked of one picture; see `Options`.
+
+        Raises `UsageError` for what the bundle does not have, `ImageError` for a picture that
+        cannot be read, `EngineError` when the engine fails.
+        """
+        (prediction,) = self.predict([image], **options)
+        return prediction
 
     def predict(
-        self,
-        images: Iterable[ImageLike],
-        *,
-        tasks: Sequence[Task] = TASKS,
-        layers: Sequence[Layer] = (),
-        size: Size | None = None,
-        policy: Policy | None = None,
-        limits: ImageLimits = DEFAULT_LIMITS,
-        batch_size: int = 8,
+        self, images: Iterable[ImageLike], *, batch_size: int = 8, **options: Unpack[Options]
     ) -> Iterator[Prediction]:
-        """Features of many pictures, in order; neighbours of one shape share a forward pass."""
+        """The same of many pictures, in order; neighbours of one shape share a forward pass."""
 
         def refuse(image: ImageLike, error: ImageError) -> None:
             raise error
 
-        found = self.predict_each(
-            images,
-            refuse,
-            tasks=tasks,
-            layers=layers,
-            size=size,
-            policy=policy,
-            limits=limits,
-            batch_size=batch_size,
-        )
+        found = self.predict_each(images, refuse, batch_size=batch_size, **options)
         return (prediction for _, prediction in found)
 
     def predict_each(
@@ -135,80 +162,115 @@ class Model:
         images: Iterable[Picture],
         refuse: Callable[[Picture, ImageError], None],
         *,
-        tasks: Sequence[Task] = TASKS,
-        layers: Sequence[Layer] = (),
-        size: Size | None = None,
-        policy: Policy | None = None,
-        limits: ImageLimits = DEFAULT_LIMITS,
         batch_size: int = 8,
+        **options: Unpack[Options],
     ) -> Iterator[tuple[Picture, Prediction]]:
-        """As `predict`, each picture beside its features.
+        """As `predict`, each picture beside its answers.
 
         A picture that cannot be read goes to `refuse` with the reason; unless that raises, the
-        others go on without it.
+        others go on without it. `batch_size` counts views: a picture in windows has several.
         """
-        waiting: deque[Picture] = deque()
+        request = self.request(**options)
+        waiting: deque[_Pending[Picture]] = deque()
 
-        def prepared() -> Iterator[Prepared]:
+        def views() -> Iterator[Pixels]:
             for image in images:
                 try:
-                    item = self.prepare(image, size=size, policy=policy, limits=limits)
+                    prepared = self.prepare(image, request)
                 except ImageError as error:
                     refuse(image, error)
                     continue
-                waiting.append(image)
-                yield item
+                waiting.append(_Pending(image, prepared))
+                yield from prepared.views()
 
-        for batch in batches(prepared(), batch_size):
-            for prediction in self.run(batch, tasks, layers):
-                yield waiting.popleft(), prediction
+        for batch in batches(views(), batch_size):
+            found = iter(self.forward(np.stack(batch), request))
+            for pending in [*waiting]:
+                lacking = pending.prepared.tiling.views - len(pending.found)
+                pending.found += islice(found, lacking)
+                if not pending.complete:
+                    break
+                waiting.popleft()
+                yield pending.picture, self.finish(pending.prepared, pending.found, request)
 
-    def prepare(
-        self,
-        image: ImageLike,
-        *,
-        size: Size | None = None,
-        policy: Policy | None = None,
-        limits: ImageLimits = DEFAULT_LIMITS,
-    ) -> Prepared:
-        """Read and transform one picture.
+    def request(self, **options: Unpack[Options]) -> Request:
+        """Settle options against the bundle; raises `UsageError`."""
+        return settle(self.manifest, options)
 
-        `size` (H, W) and `policy` replace the bundle's own. Raises `ImageError`.
-        """
-        preprocessing, patch = self.manifest.preprocessing, self.manifest.architecture.patch_size
-        pixels = read_image(image, limits)
+    def prepare(self, image: ImageLike, request: Request) -> Prepared:
+        """Read and transform one picture; raises `ImageError`."""
+        pixels = read_image(image, request.limits)
         try:
-            return Prepared(*transform(pixels, preprocessing, patch, size=size, policy=policy))
+            transformed, geometry = transform(
+                pixels,
+                request.preprocessing,
+                self.manifest.architecture.patch_size,
+                size=request.size,
+                policy=request.policy,
+            )
+            _check_elongation(geometry, request)
+            tiling = tile(geometry, request.window, request.stride, request.flip)
         except ImageError as error:
             if not isinstance(image, str | os.PathLike):
                 raise
             raise ImageError(f"{os.fspath(image)}: {error}") from error
+        return Prepared(transformed, geometry, tiling)
 
-    def run(
-        self,
-        batch: Sequence[Prepared],
-        tasks: Sequence[Task] = TASKS,
-        layers: Sequence[Layer] = (),
-    ) -> list[Prediction]:
-        """One forward pass of pictures that have one shape.
+    def forward(self, pixels: Pixels, request: Request) -> list[dict[str, NDArray[Any]]]:
+        """One pass of `(B, 4, h, w) uint8`: for each view the features and the heads' raw answers.
 
-        Raises `UsageError` for a layer that the bundle lacks and for pictures of several shapes,
-        `EngineError` when the engine fails.
+        A head takes the backbone's outputs as they come; nothing that was not asked for is
+        computed. Raises `EngineError`.
         """
-        if len({item.pixels.shape for item in batch}) > 1:
-            raise UsageError("pictures of several shapes do not fit in one forward pass")
-        if not batch:
-            return []
-        wanted = [output.name for output in select_outputs(self.manifest.outputs, tasks, layers)]
-        inputs: Arrays = {
-            "pixels": np.stack([item.pixels for item in batch]),
-            "position": self._position(batch[0].geometry.grid),
-        }
-        found = self.engine.run(inputs, wanted)
-        return [
-            Prediction({name: found[name][index] for name in wanted}, item.geometry)
-            for index, item in enumerate(batch)
-        ]
+        heads = tuple(head.task for head in request.heads)
+        found = self.infer(pixels, request.needed, heads)
+        kept = (*(output.name for output in request.outputs), *heads)
+        return [{name: found[name][index] for name in kept} for index in range(len(pixels))]
+
+    def infer(
+        self, pixels: Pixels, outputs: Sequence[str], heads: Sequence[HeadTask]
+    ) -> dict[str, NDArray[Any]]:
+        """The named outputs of the backbone and of the heads for one batch, by name.
+
+        Raises `EngineError`, and `BundleError` for a head whose answer has another shape than its
+        description says.
+        """
+        patch = self.manifest.architecture.patch_size
+        grid = (pixels.shape[2] // patch, pixels.shape[3] // patch)
+        inputs: Arrays = {"pixels": pixels, "position": self._position(grid)}
+        found = self.engine.run(inputs, outputs)
+        of_task = {head.task: head for head in self.manifest.heads}
+        answers: dict[str, NDArray[Any]] = {}
+        for task in heads:
+            given = {output.name: found[output.name] for output in of_task[task].inputs}
+            answers |= self._head(task).run(given, [task])
+            expected = answer_shape(of_task[task], len(pixels), grid)
+            if answers[task].shape != expected:
+                raise BundleError(
+                    f"{self.bundle.path}: the graph of the head for {task} gives "
+                    f"{answers[task].shape}, {MANIFEST} says {expected}"
+                )
+        return {**found, **answers}
+
+    def _head(self, task: HeadTask) -> Engine:
+        with self._loading:
+            if task not in self._heads:
+                self._heads[task] = self._load_head(task)
+            return self._heads[task]
+
+    def finish(
+        self, prepared: Prepared, found: Sequence[Mapping[str, NDArray[Any]]], request: Request
+    ) -> Prediction:
+        """Put together what `forward` found for the views of one picture, in their order."""
+        arrays = {output.name: found[0][output.name] for output in request.outputs}
+        for head in request.heads:
+            views = [view[head.task] for view in found]
+            if head.task == "classify":
+                arrays["classify"] = views[0]
+            else:
+                assemble = segment_map if head.task == "segment" else depth_map
+                arrays[head.task] = assemble(views, prepared.tiling, prepared.geometry)
+        return Prediction(arrays, prepared.geometry)
 
 
 def load(
@@ -222,20 +284,45 @@ def load(
 
     Raises `UsageError` for None, `BundleError`, `SourceError` or `EngineError`.
     """
-    bundle = find_bundle(model)
-    loaded = load_engine(bundle.graph, engine=engine, precision=precision, threads=threads)
-    return Model(bundle, loaded)
+    return start(find_bundle(model), engine=engine, precision=precision, threads=threads)
 
 
-def batches(prepared: Iterable[Prepared], size: int) -> Iterator[list[Prepared]]:
+def start(
+    bundle: Bundle,
+    *,
+    engine: EngineChoice = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+) -> Model:
+    """Load an open bundle's backbone on an engine, and its heads as they are first asked for."""
+
+    def on_engine(graph: Path) -> Engine:
+        return load_engine(graph, engine=engine, precision=precision, threads=threads)
+
+    return Model(bundle, on_engine(bundle.graph), lambda task: on_engine(bundle.head(task)))
+
+
+def _check_elongation(geometry: Geometry, request: Request) -> None:
+    """Refuse a picture that `short` would show at once in a number of patches without bound."""
+    policy = request.policy or request.preprocessing.policy
+    short, long = sorted(geometry.crop[2:])
+    if policy == "short" and request.window is None and long > MOST_ELONGATED * short:
+        raise ImageError(
+            f"a picture of {geometry.image[0]}x{geometry.image[1]} is too elongated to be shown at "
+            f"once with a short side of {short}, at most {MOST_ELONGATED} times; accepted are "
+            "windows, or the policy fit"
+        )
+
+
+def batches(views: Iterable[Pixels], size: int) -> Iterator[list[Pixels]]:
     """Runs of neighbours with one shape, at most `size` long."""
     if size < 1:
         raise UsageError(f"batch size is {size}; accepted are 1 and more")
-    batch: list[Prepared] = []
-    for item in prepared:
-        if batch and (len(batch) == size or item.pixels.shape != batch[0].pixels.shape):
+    batch: list[Pixels] = []
+    for view in views:
+        if batch and (len(batch) == size or view.shape != batch[0].shape):
             yield batch
             batch = []
-        batch.append(item)
+        batch.append(view)
     if batch:
         yield batch

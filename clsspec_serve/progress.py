@@ -24,6 +24,9 @@ class Meter(Protocol):
     def update(self, done: int, total: int | None) -> None:
         """Set what is done, in units, and the total once it is known."""
 
+    def note(self, text: str) -> None:
+        """Show a short text, such as the latest figure, beside what is done from now on."""
+
 
 @contextmanager
 def progress(description: str, total: int | None, unit: str) -> Iterator[Meter]:
@@ -50,6 +53,7 @@ class _Lines:
         self._started = self._spoke = monotonic()
         self._spoken: int | None = None
         self._tenth = 0
+        self._note = ""
 
     def advance(self, amount: int = 1) -> None:
         self.update(self._done + amount, self._total)
@@ -60,6 +64,9 @@ class _Lines:
         if tenth > self._tenth or monotonic() - self._spoke >= QUIET_SECONDS:
             self._tenth = tenth
             self._speak()
+
+    def note(self, text: str) -> None:
+        self._note = f", {text}" if text else ""
 
     def finish(self) -> None:
         if self._spoken != self._done:
@@ -74,7 +81,8 @@ class _Lines:
         amounts = [self._done] if self._total is None else [self._done, self._total]
         done = " of ".join(_amount(amount, self._unit) for amount in amounts)
         speed = _amount(round(rate), self._unit)
-        print(f"{self._description}: {share}{done}, {speed}/s", file=sys.stderr, flush=True)
+        line = f"{self._description}: {share}{done}, {speed}/s{self._note}"
+        print(line, file=sys.stderr, flush=True)
 
 
 def _amount(number: int, unit: str) -> str:
@@ -96,6 +104,9 @@ class _Bar:
     def update(self, done: int, total: int | None) -> None:
         self._bar.update(self._task, completed=done, total=total)
 
+    def note(self, text: str) -> None:
+        self._bar.update(self._task, note=text)
+
 
 @contextmanager
 def _bar(description: str, total: int | None, unit: str) -> Iterator[Meter]:
@@ -110,6 +121,9 @@ def _bar(description: str, total: int | None, unit: str) -> Iterator[Meter]:
         columns += [rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn()]
     else:
         columns += [rich_progress.MofNCompleteColumn(), rich_progress.TextColumn(unit)]
-    columns.append(rich_progress.TimeRemainingColumn())
+    columns += [
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[note]}", markup=False),
+    ]
     with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        yield _Bar(bar, bar.add_task(description, total=total))
+        yield _Bar(bar, bar.add_task(description, total=total, note=""))

@@ -85,7 +85,8 @@ def plan(
     `patch`: side of a patch in pixels. `size`: (H, W), in place of the preprocessing's own, whose
     `resize` then grows or shrinks with it; under `squash` and `crop` a picture of exactly this size
     is not resampled. `policy`: in place of the preprocessing's own. What is kept is padded, in the
-    middle, to whole patches; `fit` gives whole patches by itself.
+    middle, to whole patches; `fit` gives whole patches by itself. `short` is MMSegmentation's
+    resize to a short side, which its test pipelines write as a scale without a bound.
     Raises UsageError for a size or policy that is none, ImageError when the picture is so
     elongated, or `size` so large, that resampling would take more than `DEFAULT_MAX_PIXELS` pixels.
     """
@@ -100,6 +101,8 @@ def plan(
     rule = preprocessing.policy if policy is None else policy
     if rule == "fit":
         resized = target = _fitting(image, target, patch)
+    elif rule == "short":
+        resized = target = _short(image, min(target))
     elif size == image:
         resized = image
     elif rule == "squash":
@@ -155,6 +158,12 @@ def _fitting(image: Size, target: Size, patch: int) -> Size:
     scale = math.sqrt(area / (image[0] * image[1]))
     height, width = (max(round(min(side * scale, longest) / patch), 1) * patch for side in image)
     return height, width
+
+
+def _short(image: Size, side: int) -> Size:
+    """The picture's aspect ratio with a short side of `side`; the long one rounded to nearest."""
+    scale = side / min(image)
+    return int(image[0] * scale + 0.5), int(image[1] * scale + 0.5)
 
 
 def _margin(side: int, kept: int, rule: CropOffset) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clsspec_serve.bundle import REFERENCE, Bundle
-from clsspec_serve.choices import EngineName, Precision
-from clsspec_serve.engines.select import PRECISIONS, choose_engine, installed_engines, load_engine
+from clsspec_serve.choices import EngineName, HeadTask, Precision
+from clsspec_serve.engines.select import PRECISIONS, choose_engine, installed_engines
 from clsspec_serve.errors import BundleError, EngineError
 from clsspec_serve.parity import Difference, reference_samples, run_sample
+from clsspec_serve.predictor import start
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class EngineReport:
         return bool(self.differences) and all(d.within(self.precision) for d in self.differences)
 
 
+def uncovered_heads(bundle: Bundle) -> list[HeadTask]:
+    """The heads that the bundle's own samples say nothing about: what they take did not fit in."""
+    covered = {name for sample in reference_samples(bundle) for name in sample.outputs}
+    return [head.task for head in bundle.manifest.heads if head.task not in covered]
+
+
 def verify_engines(bundle: Bundle) -> list[EngineReport]:
     """Run every installed engine at every precision it has on the bundle's own samples.
 
@@ -41,8 +48,8 @@ def verify_engines(bundle: Bundle) -> list[EngineReport]:
     for name in installed_engines():
         for precision in PRECISIONS[name]:
             try:
-                engine = load_engine(bundle.graph, engine=name, precision=precision)
-                found = [d for sample in samples for d in run_sample(bundle, engine, sample)]
+                model = start(bundle, engine=name, precision=precision)
+                found = [d for sample in samples for d in run_sample(model, sample)]
                 reports.append(EngineReport(name, precision, tuple(found)))
             except EngineError as error:
                 reports.append(EngineReport(name, precision, (), str(error)))

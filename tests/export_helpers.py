@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clsspec_export.checkpoints.checkpoint import Checkpoint
 from clsspec_export.reference import Reference
-from clsspec_serve.manifest import Output
+from clsspec_serve.schema import Output
 
 TOLERANCE = 1e-5
 """Of the largest value; what two orders of fp32 arithmetic differ by is a tenth of it."""

@@ -28,6 +28,9 @@ def test_the_rule_file_in_the_documentation_is_one(tmp_path: Path) -> None:
     assert read_rules(rules).architecture == "vit_base_patch14_dinov2"
 
 
-@pytest.mark.parametrize("page", ["bundle.md", "checkpoints.md", "cli.md", "benchmarks.md"])
+PAGES = ["bundle.md", "checkpoints.md", "cli.md", "benchmarks.md", "heads.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_page_is_linked_from_the_readme(page: str) -> None:
     assert f"docs/{page}" in (ROOT / "README.md").read_text()

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from command_line import run
+from PIL import Image
 
 from clsspec_export.random_weights import randomize
 from clsspec_serve.errors import SourceError
@@ -42,13 +43,29 @@ name = '\\1'
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the README's photograph, and the checkpoint that it calls `mine.pth`."""
+    """A folder with the README's photograph, and what it calls `mine.pth` and `my-...`."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     model = timm.create_model("vit_small_patch14_dinov2", img_size=28, depth=1, num_classes=0)
     randomize(model)
     state = {f"backbone.{key}": value for key, value in model.state_dict().items()}
     torch.save(state, tmp_path / "mine.pth")
     (tmp_path / "names.toml").write_text(NAMES)
+    photograph = Image.open(ROOT / "examples" / "coffee.jpg").resize((150, 100))
+    grey = np.asarray(photograph.convert("L"))
+    truths = {
+        "my-labels/labels": Image.fromarray((grey > 128).astype(np.uint8)),
+        "my-depths/depth": Image.fromarray(1000 + 30 * grey.astype(np.uint16)),
+    }
+    for kind, truth in truths.items():
+        for folder, picture in ((Path(kind), truth), (Path(kind).parent / "images", photograph)):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / folder / "one.png")
+            mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            mirrored.save(tmp_path / folder / "two.png")
+    monkeypatch.setenv("CLSSPEC_CACHE", str(tmp_path / "cache"))
+    # The command as written trains for minutes.
+    monkeypatch.setattr("clsspec_cli.fit_options.FEWEST", 2)
+    monkeypatch.setattr("clsspec_cli.fit_options.MOST", 2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -76,6 +93,9 @@ def test_the_readme_works_from_top_to_bottom(
     assert np.load("feats.npy").ndim == 3
     assert np.load("cls.npy").ndim == 1
     assert Path("features/coffee.features.npz").is_file()
+    names = ("mask.png", "mask.overlay.png", "depth.png", "depth.colors.png", "view.png")
+    assert [name for name in names if not Path(name).is_file()] == []
+    assert Path("analysis/analysis.csv").is_file()
     assert PYTHON
     for code in PYTHON:
         exec(compile(code, "README.md", "exec"), {})

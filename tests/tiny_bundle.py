@@ -23,11 +23,11 @@ from clsspec_serve.manifest import (
     Architecture,
     LearnedPosition,
     Manifest,
-    Output,
     Preprocessing,
     Provenance,
 )
 from clsspec_serve.parity import Sample, save_samples
+from clsspec_serve.schema import Output
 
 PATCH = 14
 WIDTH = 4

@@ -9,11 +9,17 @@ from typing import Annotated
 
 import typer
 
+from clsspec_cli.analyze import analyze
+from clsspec_cli.depth import depth
+from clsspec_cli.evaluate import evaluate
 from clsspec_cli.export import export
 from clsspec_cli.extract import extract
+from clsspec_cli.fit import fit
 from clsspec_cli.inspect import inspect
 from clsspec_cli.models import models
+from clsspec_cli.segment import segment
 from clsspec_cli.verify import verify
+from clsspec_cli.view import view
 from clsspec_serve.errors import ClsspecError
 
 app = typer.Typer(
@@ -22,10 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Features from Vision Transformers whose [CLS] and patch tokens have their own weights.",
+    help="Features, masks and depth from Vision Transformers whose [CLS] and patch tokens have "
+    "their own weights.",
 )
-for command in (extract, export, inspect, verify, models):
+for command in (extract, segment, depth, view, export, fit, analyze, inspect, verify, models):
     app.command()(command)
+app.command("eval")(evaluate)
 
 _show_traceback = False
 

@@ -5,44 +5,79 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Generic, TypeVar
 
-from clsspec_serve.choices import Format
 from clsspec_serve.errors import UsageError
+
+Form = TypeVar("Form", bound=str)
 
 
 @dataclass(frozen=True)
-class Destination:
-    """`single` is the one file for everything; without it `files` has one for each picture."""
+class Destination(Generic[Form]):
+    """`single` is the one file for everything; without it `files` has one for each picture.
 
-    form: Format
+    `companions`: suffixes that replace a file's own in further files beside it.
+    """
+
+    form: Form
     single: Path | None
     files: dict[Path, Path]
+    companions: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file that will be written."""
+        files = [self.single] if self.single is not None else list(self.files.values())
+        return [*files, *(file.with_suffix(end) for file in files for end in self.companions)]
 
 
-def destination(images: Sequence[Path], out: Path | None, form: Format) -> Destination:
-    """Read `--out` and `--format`.
+def destination(
+    images: Sequence[Path],
+    out: Path | None,
+    form: Form,
+    *,
+    forms: Sequence[Form],
+    joint: Sequence[Form],
+    ending: str,
+    companions: tuple[str, ...] = (),
+) -> Destination[Form]:
+    """Read `--out` and `--format`: files are `photo.ENDING.FORM`, beside the picture or in `out`.
 
-    Raises `UsageError` for an unknown suffix, for several pictures and one `.npy`, and where two
-    pictures would be written to one file.
+    `forms`: those that a command writes; `joint`: those among them that hold several pictures.
+    Raises `UsageError` for an unknown suffix, for several pictures and one file of a form that
+    holds one, and where two pictures would be written to one file, or over a picture.
     """
+    target = replace(_read(images, out, form, forms, joint, ending), companions=companions)
+    pictures = {os.path.realpath(image) for image in images}
+    for path in target.paths:
+        if os.path.realpath(path) in pictures:
+            raise UsageError(f"{path} is one of the images; a result would replace it")
+    return target
+
+
+def _read(
+    images: Sequence[Path],
+    out: Path | None,
+    form: Form,
+    forms: Sequence[Form],
+    joint: Sequence[Form],
+    ending: str,
+) -> Destination[Form]:
     # Not Path's own methods, which raise for a name that is too long.
+    accepted = ", ".join(f".{each}" for each in forms)
     if out is not None and out.suffix and not os.path.isdir(out):
-        suffix: Format | None = {f".{name}": name for name in get_args(Format)}.get(out.suffix)
+        suffix = next((each for each in forms if out.suffix == f".{each}"), None)
         if suffix is None:
-            raise UsageError(
-                f"--out {out}: accepted are .npy, .npz, .safetensors, or a folder without a suffix"
-            )
-        if suffix == "npy" and len(images) > 1:
-            raise UsageError("several images do not fit in one .npy; use .npz or a folder")
+            raise UsageError(f"--out {out}: accepted are {accepted}, or a folder without a suffix")
+        if suffix not in joint and len(images) > 1:
+            better = "".join(f".{each} or " for each in joint[:1])
+            raise UsageError(f"several images do not fit in one .{suffix}; use {better}a folder")
         return Destination(suffix, out, {})
     if out is not None and os.path.exists(out) and not os.path.isdir(out):
-        raise UsageError(
-            f"--out {out} is a file; accepted are .npy, .npz, .safetensors, or a folder"
-        )
-    files = {image: (out or image.parent) / f"{image.stem}.features.{form}" for image in images}
+        raise UsageError(f"--out {out} is a file; accepted are {accepted}, or a folder")
+    files = {image: (out or image.parent) / f"{image.stem}.{ending}.{form}" for image in images}
     twice = [path for path, count in Counter(files.values()).items() if count > 1]
     if twice:
         pair = [str(image) for image, path in files.items() if path == twice[0]]

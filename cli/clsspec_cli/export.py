@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from clsspec_cli import options
+from clsspec_serve.choices import HeadTask
 from clsspec_serve.errors import UsageError
 
-Checkpoint = Annotated[
-    str,
-    typer.Argument(
-        metavar="CHECKPOINT",
-        help="A file or folder, hf:owner/name[@revision], timm:NAME, a name from `clsspec models`, "
-        "or random:NAME for an architecture with random weights.",
-        show_default=False,
-    ),
-]
+if TYPE_CHECKING:
+    from clsspec_serve.layers import Layer
+
 Out = Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder.", show_default=False)]
-Arch = Annotated[
-    str | None,
-    typer.Option(
-        "--arch",
-        metavar="NAME",
-        help="The timm architecture of a file that does not say what it is.",
-        show_default=False,
-    ),
-]
-Rules = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="TOML rules for a checkpoint with other names.", show_default=False
-    ),
-]
 Layers = Annotated[
     str,
     typer.Option(
         metavar="5,11:raw",
         help="Further blocks to put out, counted from 0; raw leaves the final norm out.",
+        show_default=False,
+    ),
+]
+Heads = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--head",
+        metavar="TASK=FILE",
+        help="A linear head for segment, depth or classify: a file, or a name from "
+        "`clsspec models`. Repeatable.",
+        show_default=False,
+    ),
+]
+HeadLayers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="8,9,10,11:raw",
+        help="The blocks that the heads take, where their files do not say.",
+        show_default=False,
+    ),
+]
+MaxDepth = Annotated[
+    float | None,
+    typer.Option(
+        metavar="METRES",
+        help="Where a depth head's range ends, if its file's name does not say nyu or kitti.",
         show_default=False,
     ),
 ]
@@ -53,11 +61,14 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a bundle that is t
 
 
 def export(
-    checkpoint: Checkpoint,
+    checkpoint: options.Checkpoint,
     out: Out,
-    arch: Arch = None,
-    rules: Rules = None,
+    arch: options.Arch = None,
+    rules: options.Rules = None,
     layers: Layers = "",
+    head: Heads = None,
+    head_layers: HeadLayers = None,
+    max_depth: MaxDepth = None,
     plain: Plain = False,
     force: Force = False,
 ) -> None:
@@ -68,26 +79,71 @@ def export(
     """
     options.require_export_extra()
     from clsspec_export.checkpoints.source import load_checkpoint
-    from clsspec_export.export import export_bundle, lift
+    from clsspec_export.export import architecture_of, export_bundle, lift
+    from clsspec_export.fetch import resolve_head
+    from clsspec_export.heads.read import read_head
     from clsspec_serve.layers import parse_layers
 
     if os.path.exists(out) and not force:
         raise UsageError(f"{out} exists already; --force replaces it")
     chosen = parse_layers(layers)
+    taken = None if head_layers is None else parse_layers(head_layers)
+    asked = _parse_heads(head or [], taken, max_depth)
 
     def report(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
+    files = {
+        task: resolve_head(reference, task, backbone=checkpoint)
+        for task, reference in asked.items()
+    }
     report(f"reading {checkpoint}")
     loaded, origin = load_checkpoint(checkpoint, architecture=arch, rules=rules)
+    lifted = lift(loaded, plain=plain)
+    heads = []
+    for task, found in files.items():
+        report(f"reading {found.reference}")
+        heads.append(
+            read_head(
+                task,
+                found.path,
+                architecture_of(lifted),
+                lifted.preprocessing,
+                maximum=max_depth,
+                layers=taken,
+                licence=found.licence,
+            )
+        )
     manifest = export_bundle(
-        lift(loaded, plain=plain), out, origin, layers=chosen, replace=force, report=report
+        lifted, out, origin, layers=chosen, heads=heads, replace=force, report=report
     )
     for parity in manifest.parity:
         report(
             f"{parity.engine} {parity.precision}: largest difference to PyTorch "
-            f"[CLS] {parity.cls:.1e}, patches {parity.patches:.1e} of the largest value"
+            f"{parity.summary()} of the largest value"
         )
     if origin.licence and origin.licence_text is None and "dinov3" in origin.licence:
         report("the DINOv3 licence asks for a copy of it beside the weights: add one to the bundle")
     report(f"{out}: {manifest.architecture.name}, {manifest.architecture.parameters:,} parameters")
+
+
+def _parse_heads(
+    texts: list[str], layers: Sequence[Layer] | None, max_depth: float | None
+) -> dict[HeadTask, str]:
+    """The heads by their tasks; raises `UsageError` for anything but `TASK=FILE`, each once."""
+    heads: dict[HeadTask, str] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        task = next((task for task in get_args(HeadTask) if task == name), None)
+        if task is None or not equals or not file:
+            raise UsageError(
+                f"--head {text}; accepted is TASK=FILE with {', '.join(get_args(HeadTask))}"
+            )
+        if task in heads:
+            raise UsageError(f"--head {text}; there is a head for {task} already: {heads[task]}")
+        heads[task] = file
+    if layers is not None and not (heads and layers):
+        raise UsageError("--head-layers needs a --head, and names one layer or more")
+    if max_depth is not None and ("depth" not in heads or not 0.001 < max_depth < math.inf):
+        raise UsageError("--max-depth is for --head depth=FILE, and more than 0.001 m")
+    return heads

@@ -6,19 +6,22 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias, get_args
 
 import typer
 
 from clsspec_cli import options
 from clsspec_cli.destination import Destination, destination, names_in_file
+from clsspec_cli.pictures import image_limits, network_size, predict_files
 from clsspec_serve.choices import Format
-from clsspec_serve.errors import ImageError, UsageError
+from clsspec_serve.errors import UsageError
 
 if TYPE_CHECKING:
     from clsspec_serve.predictor import Prediction
+    from clsspec_serve.request import Options
 
 
+FORMATS: tuple[Format, ...] = get_args(Format)
 Write: TypeAlias = "Callable[[Path, Prediction], None]"
 
 Out = Annotated[
@@ -53,64 +56,58 @@ def extract(
     background: options.Background = "ffffff",
     max_pixels: options.MaxPixels = 89_478_485,
 ) -> None:
-    """Write the [CLS] embedding and the patch map of pictures.
+    """Write the [CLS] embedding and the patch map of pictures, and what heads make of them.
 
     A picture that cannot be read is named on stderr and the exit code is 1; where each picture has
     a file of its own, the others are written all the same.
     """
-    from clsspec_serve.colour import parse_colour
-    from clsspec_serve.images import ImageLimits
-    from clsspec_serve.layers import parse_layers, parse_tasks, select_outputs
+    from clsspec_serve.layers import parse_layers, parse_tasks
     from clsspec_serve.predictor import load
-    from clsspec_serve.progress import progress
-    from clsspec_serve.transform import parse_size
     from clsspec_serve.whole import require_writable
 
-    target = destination(images, out, file_format)
+    target = destination(
+        images, out, file_format, forms=FORMATS, joint=("npz", "safetensors"), ending="features"
+    )
     names = names_in_file(images)
-    chosen_tasks = parse_tasks(tasks or ("patches" if target.form == "npy" else "cls,patches"))
-    chosen_layers = parse_layers(layers)
-    limits = ImageLimits(max_pixels, parse_colour(background))
-    network_size = None if size is None else parse_size(size)
-
-    for path in [target.single] if target.single is not None else target.files.values():
+    asked: Options = {
+        "tasks": parse_tasks(tasks or ("patches" if target.form == "npy" else "cls,patches")),
+        "layers": parse_layers(layers),
+        "size": network_size(size),
+        "policy": resize,
+        "limits": image_limits(max_pixels, background),
+    }
+    for path in target.paths:
         require_writable(path)
     loaded = load(model, engine=engine, precision=precision, threads=threads)
-    arrays = select_outputs(loaded.manifest.outputs, chosen_tasks, chosen_layers)
+    request = loaded.request(**asked)
+    arrays = request.names
     if target.form == "npy" and len(arrays) != 1:
         raise UsageError(
-            f"a .npy file holds one array, not {', '.join(array.name for array in arrays)}; "
+            f"a .npy file holds one array, not {', '.join(arrays)}; "
             "choose one with --tasks and --layers, or use npz"
         )
-
-    failed: list[Path] = []
-
-    def refuse(image: Path, error: ImageError) -> None:
-        if target.single is not None or len(images) == 1:
-            raise error
-        print(f"clsspec: {error}", file=sys.stderr)
-        failed.append(image)
-        meter.advance()
-
-    with progress("Extracting", len(images), "images") as meter, _writer(target, names) as write:
-        for image, prediction in loaded.predict_each(
+    if request.outputs and request.heads and not (network_size(size) or resize):
+        height, width = request.preprocessing.size
+        print(
+            f"clsspec: note: the features are of pictures as the head for {request.heads[0].task} "
+            f"sees them ({request.preprocessing.policy} {height}x{width}); --size and --resize "
+            "change that",
+            file=sys.stderr,
+        )
+    with _writer(target, names) as write:
+        for image, prediction in predict_files(
+            loaded,
             images,
-            refuse,
-            tasks=chosen_tasks,
-            layers=chosen_layers,
-            size=network_size,
-            policy=resize,
-            limits=limits,
+            "Extracting",
+            together=target.single is not None,
             batch_size=batch_size,
+            **asked,
         ):
             write(image, prediction)
-            meter.advance()
-    if failed:
-        raise ImageError(f"{len(failed)} of {len(images)} images could not be read")
 
 
 @contextmanager
-def _writer(target: Destination, names: dict[Path, str]) -> Iterator[Write]:
+def _writer(target: Destination[Format], names: dict[Path, str]) -> Iterator[Write]:
     """What puts one picture's features where they belong; a single file appears at the end."""
     from clsspec_serve.outputs import NpzStream, encode, encode_many
     from clsspec_serve.whole import new_file, write_whole

@@ -41,13 +41,14 @@ def inspect(bundle: options.BundleFolder, as_json: options.Json = False) -> None
         ("position", manifest.position.model_dump_json()),
         ("preprocessing", preprocessing.model_dump_json(exclude_none=True)),
         ("outputs", ", ".join(output.name for output in manifest.outputs)),
+        *((f"head: {head.task}", head.summary()) for head in manifest.heads),
         ("source", f"{provenance.source} ({provenance.format})"),
         ("licence", provenance.licence or "not stated by the source"),
     ]
     rows += [
         (
             f"{parity.engine} {parity.precision}",
-            f"[CLS] {parity.cls:.1e}, patches {parity.patches:.1e} from PyTorch",
+            f"{parity.summary()} from PyTorch",
         )
         for parity in manifest.parity
     ]

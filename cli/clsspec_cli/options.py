@@ -15,7 +15,7 @@ from clsspec_serve.errors import UsageError
 
 def require_export_extra() -> None:
     """Raise `UsageError` naming the command that installs what `export` needs."""
-    needed = ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
+    needed = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "matplotlib")
     lacking = [name for name in needed if importlib.util.find_spec(name) is None]
     if lacking:
         raise UsageError(
@@ -62,7 +62,8 @@ Resize = Annotated[
     typer.Option(
         envvar="CLSSPEC_RESIZE",
         help="squash: ignore the aspect ratio; crop: cut the centre out; fit: keep all of the "
-        "picture and its aspect ratio. The model's own unless given.",
+        "picture and its aspect ratio, at the area of the size; short: the same, at its short "
+        "side. The model's or the head's own unless given.",
         show_default=False,
     ),
 ]
@@ -71,7 +72,8 @@ Tasks = Annotated[
     typer.Option(
         envvar="CLSSPEC_TASKS",
         metavar="cls,patches",
-        help="What to keep. Both, or the patches where the file is a .npy, unless given.",
+        help="What to keep, of cls, patches, segment, depth and classify. The first two, or the "
+        "patches where the file is a .npy, unless given.",
         show_default=False,
     ),
 ]
@@ -84,9 +86,41 @@ Layers = Annotated[
         show_default=False,
     ),
 ]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        envvar="CLSSPEC_WINDOW",
+        metavar="PIXELS",
+        help="Side of the windows that slide over the model's input; 0 for the whole picture at "
+        "once. The head's own unless given.",
+        show_default=False,
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        envvar="CLSSPEC_STRIDE",
+        metavar="PIXELS",
+        help="Step of the windows. The head's own, or two thirds of a given window, unless given.",
+        show_default=False,
+    ),
+]
+Flip = Annotated[
+    bool | None,
+    typer.Option(
+        "--flip/--no-flip",
+        envvar="CLSSPEC_FLIP",
+        help="Average with the answer to the mirror image. The head's own unless given.",
+        show_default=False,
+    ),
+]
 BatchSize = Annotated[
     int,
-    typer.Option(min=1, envvar="CLSSPEC_BATCH_SIZE", help="Most pictures in one forward pass."),
+    typer.Option(
+        min=1, envvar="CLSSPEC_BATCH_SIZE", help="Most pictures, or windows, in one forward pass."
+    ),
 ]
 MaxPixels = Annotated[
     int,
@@ -103,6 +137,30 @@ Background = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 BundleFolder = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or hf:owner/name[@revision].")
+]
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A file or folder, hf:owner/name[@revision], timm:NAME, a name from `clsspec models`, "
+        "or random:NAME for an architecture with random weights.",
+        show_default=False,
+    ),
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        metavar="NAME",
+        help="The timm architecture of a file that does not say what it is.",
+        show_default=False,
+    ),
+]
+Rules = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="TOML rules for a checkpoint with other names.", show_default=False
+    ),
 ]
 Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGE", help="Picture files.", show_default=False)

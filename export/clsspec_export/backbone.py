@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clsspec_export.specialize import ViT
-from clsspec_serve.manifest import Output
+from clsspec_serve.schema import Output
 
 Tokens = tuple[Tensor, Tensor]
 """The prefix tokens `(B, prefix, D)` and the patch tokens `(B, h * w, D)`."""

@@ -11,9 +11,12 @@ import numpy as np
 from clsspec_export.architectures import describe, specialized_name
 from clsspec_export.audit import audit
 from clsspec_export.checkpoints.checkpoint import Checkpoint, Origin
+from clsspec_export.features import features
+from clsspec_export.heads.graph import add_head
+from clsspec_export.heads.linear import LinearHead
 from clsspec_export.model_card import model_card
 from clsspec_export.onnx_graph import export_graph, fold_pixels
-from clsspec_export.reference import Reference
+from clsspec_export.reference import Reference, shrink
 from clsspec_export.samples import check_inputs
 from clsspec_export.specialize import (
     PLAIN,
@@ -32,14 +35,12 @@ from clsspec_serve.bundle import (
     write_manifest,
 )
 from clsspec_serve.choices import EngineName
-from clsspec_serve.engines.select import installed_engines, load_engine
+from clsspec_serve.engines.select import installed_engines
 from clsspec_serve.errors import ExportError, UsageError
 from clsspec_serve.layers import Layer
-from clsspec_serve.manifest import Architecture, Manifest, Output, Parity, Provenance
+from clsspec_serve.manifest import Architecture, Manifest, Parity, Provenance
 from clsspec_serve.parity import Difference, Sample, run_sample, save_samples
-
-REFERENCE_BYTES = 1_900_000
-"""What the reference outputs of a bundle may take before the file's own overhead."""
+from clsspec_serve.predictor import start
 
 LICENCE = "LICENSE"
 
@@ -65,25 +66,33 @@ def lift(checkpoint: Checkpoint, *, plain: bool = False) -> Checkpoint:
     return checkpoint
 
 
+def architecture_of(checkpoint: Checkpoint) -> Architecture:
+    """The backbone as its bundle describes it."""
+    plain = specialization_of(checkpoint.model) in (None, PLAIN)
+    name = checkpoint.architecture if plain else specialized_name(checkpoint.architecture)
+    return describe(name, checkpoint.model)
+
+
 def export_bundle(
     checkpoint: Checkpoint,
     destination: Path,
     origin: Origin,
     *,
     layers: Sequence[Layer] = (),
+    heads: Sequence[LinearHead] = (),
     replace: bool = False,
     report: Report = lambda message: None,
 ) -> Manifest:
     """Write a bundle to `destination`, checked before it appears there.
 
+    `layers` are put out beside the last one, and so is what `heads` take.
+
     Raises `ExportError` saying what differed by how much when the parity or the audit fails,
     `OutputError` when the folder cannot be written; nothing is left behind then.
     """
-    specialization = specialization_of(checkpoint.model)
-    plain = specialization in (None, PLAIN)
-    name = checkpoint.architecture if plain else specialized_name(checkpoint.architecture)
-    architecture = describe(name, checkpoint.model)
-    outputs = _outputs(architecture, layers)
+    architecture = architecture_of(checkpoint)
+    inputs = (output for head in heads for output in head.description.inputs)
+    outputs = features(architecture, layers, inputs)
     with new_bundle(destination, replace=replace) as folder:
         report("writing the graph")
         proj = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
@@ -92,6 +101,8 @@ def export_bundle(
 
         report("auditing the products of the graph")
         audit(folder / GRAPH, architecture)
+        for head in heads:
+            add_head(head, architecture, folder)
 
         manifest = Manifest(
             name=destination.name,
@@ -99,11 +110,12 @@ def export_bundle(
             preprocessing=checkpoint.preprocessing,
             position=checkpoint.position,
             outputs=outputs,
+            heads=tuple(head.description for head in heads),
             provenance=_provenance(checkpoint, origin),
             parity=(),
             files={},
         )
-        reference = Reference(checkpoint, outputs)
+        reference = Reference(checkpoint, outputs, heads)
         samples = []
         for pixels in check_inputs(checkpoint.preprocessing, architecture.patch_size):
             report(f"PyTorch's features at {pixels.shape[2]}x{pixels.shape[3]}")
@@ -112,7 +124,7 @@ def export_bundle(
         for engine in installed_engines():
             report(f"parity of {engine}")
             parity.append(measure(Bundle(folder, manifest), engine, samples))
-        save_samples(_shrink(samples[1:]), folder / REFERENCE)
+        save_samples(shrink(samples[1:]), folder / REFERENCE)
 
         manifest = manifest.model_copy(update={"parity": tuple(parity)})
         (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
@@ -124,67 +136,36 @@ def export_bundle(
 
 
 def measure(bundle: Bundle, engine: EngineName, samples: Sequence[Sample]) -> Parity:
-    """The worst difference of [CLS] and of patches over all samples, fp32.
+    """The worst difference of [CLS], of patches and of each head over all samples, fp32.
 
     Raises `ExportError` naming the first output and size that is beyond the tolerance.
     """
-    loaded = load_engine(bundle.graph, engine=engine)
+    model = start(bundle, engine=engine)
     kinds = {output.name: output.kind for output in bundle.manifest.outputs}
-    worst = {"cls": 0.0, "patches": 0.0}
+    tasks = [head.task for head in bundle.manifest.heads]
+    worst: dict[str, float] = dict.fromkeys(("cls", "patches", *tasks), 0.0)
+    agreements = []
     for sample in samples:
-        for difference in run_sample(bundle, loaded, sample):
+        for difference in run_sample(model, sample):
             _require(difference, engine)
-            kind = kinds[difference.output]
+            kind = kinds.get(difference.output, difference.output)
             worst[kind] = max(worst[kind], difference.relative)
+            if kind == "segment":
+                agreements.append(difference.agreement)
     return Parity(
         engine=engine,
         precision="fp32",
         sizes=tuple(sample.size for sample in samples),
         cls=worst["cls"],
         patches=worst["patches"],
+        heads={task: worst[task] for task in tasks},
+        mask_agreement=min(agreements, default=None),
     )
 
 
 def _require(difference: Difference, engine: str) -> None:
     if not difference.within("fp32"):
         raise ExportError(f"{engine} differs from PyTorch; {difference.describe('fp32')}")
-
-
-def _outputs(architecture: Architecture, layers: Sequence[Layer]) -> tuple[Output, ...]:
-    last = architecture.depth - 1
-    normed = architecture.final_norm
-    outputs = [
-        Output(name="cls", kind="cls", layer=last, norm=normed),
-        Output(name="patches", kind="patches", layer=last, norm=normed),
-    ]
-    for layer in layers:
-        if not 0 <= layer.index <= last:
-            raise UsageError(f"layer {layer.index} does not exist; accepted are 0 to {last}")
-        if layer.norm and not normed:
-            raise UsageError("the model has no final norm; ask for raw layers, such as 5:raw")
-        if layer == Layer(last, normed):
-            continue
-        suffix = f"{layer.index}" if layer.norm else f"{layer.index}_raw"
-        outputs += [
-            Output(name=f"cls_{suffix}", kind="cls", layer=layer.index, norm=layer.norm),
-            Output(name=f"patches_{suffix}", kind="patches", layer=layer.index, norm=layer.norm),
-        ]
-    return tuple(outputs)
-
-
-def _shrink(samples: Sequence[Sample]) -> list[Sample]:
-    """One picture of each sample, with as many outputs, the default ones first, as fit."""
-    left = REFERENCE_BYTES
-    kept: list[dict[str, np.ndarray]] = [{} for _ in samples]
-    order = sorted((index, name) for index, sample in enumerate(samples) for name in sample.outputs)
-    for index, name in sorted(order, key=lambda item: item[1] not in ("cls", "patches")):
-        value = samples[index].outputs[name][:1]
-        if value.nbytes <= left:
-            left -= value.nbytes
-            kept[index][name] = value
-    return [
-        Sample(sample.pixels[:1], outputs) for sample, outputs in zip(samples, kept, strict=True)
-    ]
 
 
 def _provenance(checkpoint: Checkpoint, origin: Origin) -> Provenance:

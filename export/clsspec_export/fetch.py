@@ -6,7 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from clsspec_export.catalog import CATALOG, CatalogEntry, find
+from clsspec_export.catalog import CATALOG, find
+from clsspec_export.heads.catalog import BY_NAME as HEADS
+from clsspec_serve.choices import HeadTask
 from clsspec_serve.download import download, sha256_matches
 from clsspec_serve.errors import UsageError
 from clsspec_serve.hub import HubRef, parse_hub, snapshot
@@ -47,7 +49,26 @@ def resolve(reference: str, *, cache: Path | None = None) -> LocalCheckpoint:
         ) from None
     if entry.address.startswith("hf:"):
         return _from_hub(entry.address, reference)
-    path = _downloaded(entry, (cache or cache_folder()) / "checkpoints")
+    path = _downloaded(entry.name, entry.address, entry.sha256, cache or cache_folder())
+    return LocalCheckpoint(reference, path, entry.licence)
+
+
+def resolve_head(
+    reference: str, task: HeadTask, *, backbone: str | None = None, cache: Path | None = None
+) -> LocalCheckpoint:
+    """Find a head: a name from the catalogue of heads, or a file.
+
+    `backbone` is what the user calls the checkpoint. Raises UsageError for a name of another task
+    or of another checkpoint of the catalogue, SourceError when a download fails.
+    """
+    entry = HEADS.get(reference)
+    if entry is None:
+        return LocalCheckpoint(reference, Path(reference).expanduser())
+    if entry.task != task:
+        raise UsageError(f"{reference} is a head for {entry.task}, not for {task}")
+    if backbone != entry.backbone and any(backbone == known.name for known in CATALOG):
+        raise UsageError(f"{reference} is a head of {entry.backbone}, not of {backbone}")
+    path = _downloaded(entry.name, entry.address, None, cache or cache_folder())
     return LocalCheckpoint(reference, path, entry.licence)
 
 
@@ -60,12 +81,12 @@ def cache_folder() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "clsspec"
 
 
-def _downloaded(entry: CatalogEntry, folder: Path) -> Path:
-    path = folder / entry.address.rpartition("/")[2]
-    if path.is_file() and (entry.sha256 is None or sha256_matches(path, entry.sha256)):
+def _downloaded(name: str, address: str, sha256: str | None, cache: Path) -> Path:
+    path = cache / "checkpoints" / address.rpartition("/")[2]
+    if path.is_file() and (sha256 is None or sha256_matches(path, sha256)):
         return path
-    with progress(f"Downloading {entry.name}", None, "B") as meter:
-        return download(entry.address, path, sha256=entry.sha256, progress=meter.update)
+    with progress(f"Downloading {name}", None, "B") as meter:
+        return download(address, path, sha256=sha256, progress=meter.update)
 
 
 def fetch_repository(ref: HubRef) -> Path:

@@ -10,9 +10,13 @@ def model_card(manifest: Manifest) -> str:
     architecture, provenance = manifest.architecture, manifest.provenance
     specialization = architecture.specialization
     split = "none (plain)" if specialization is None else specialization.summary()
-    rows = "\n".join(
-        f"| {parity.engine} {parity.precision} | {parity.cls:.1e} | {parity.patches:.1e} |"
-        for parity in manifest.parity
+    parity = "\n".join(
+        f"- {each.engine} {each.precision}: {each.summary()}" for each in manifest.parity
+    )
+    heads = "".join(
+        f"- head for {head.task}: {head.summary()}; {head.source.name} ({head.source.format}), "
+        f"licence: {head.source.licence or 'not stated'}\n"
+        for head in manifest.heads
     )
     warning = (
         "\n**The weights are random: the features mean nothing.**\n"
@@ -27,12 +31,10 @@ A clsspec bundle of `{architecture.name}`: {architecture.parameters:,} parameter
 - weights of their own for [CLS] and patches: {split}
 - source: {provenance.source} (format {provenance.format})
 - licence of the weights: {provenance.licence or "not stated by the source"}
-
+{heads}
 Largest difference to PyTorch, relative to its largest value:
 
-| engine | [CLS] | patches |
-|---|---|---|
-{rows}
+{parity}
 
 `clsspec verify FOLDER` checks the files and repeats the comparison on this machine.
 """

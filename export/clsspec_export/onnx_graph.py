@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,20 +64,42 @@ def export_graph(backbone: Backbone, path: Path) -> None:
         torch.zeros(4, 6, backbone.position_width),
     )
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "h", "w"))
+    write_graph(
+        backbone.eval(),
+        example,
+        path,
+        input_names=["pixels", "position"],
+        output_names=[output.name for output in backbone.outputs],
+        dynamic_shapes=(
+            {0: batch, 2: patch * rows, 3: patch * columns},
+            {0: rows, 1: columns},
+        ),
+        external_data=True,
+    )
+
+
+def write_graph(
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    path: Path,
+    *,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic_shapes: tuple[Any, ...],
+    external_data: bool,
+) -> None:
+    """Export any module, without what the exporter notes of this machine."""
     with warnings.catch_warnings():
         # torch.onnx's own use of deprecated interfaces; nothing a caller could change.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            backbone.eval(),
+            model,
             example,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["pixels", "position"],
-            output_names=[output.name for output in backbone.outputs],
-            dynamic_shapes=(
-                {0: batch, 2: patch * rows, 3: patch * columns},
-                {0: rows, 1: columns},
-            ),
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=dynamic_shapes,
             verbose=False,
         )
     if program is None:
@@ -83,4 +107,4 @@ def export_graph(backbone: Backbone, path: Path) -> None:
     for node in program.model.graph.all_nodes():
         # The exporter notes its stack traces there: this machine's paths, and half of the file.
         node.metadata_props.clear()
-    program.save(path, external_data=True)
+    program.save(path, external_data=external_data)

@@ -13,15 +13,25 @@ from torch.nn import functional
 
 from clsspec_export.backbone import Backbone
 from clsspec_export.checkpoints.checkpoint import Checkpoint
-from clsspec_serve.manifest import LearnedPosition, Output, RotaryPosition
+from clsspec_export.heads.linear import LinearHead
+from clsspec_export.heads.modules import module
+from clsspec_serve.layers import TASKS
+from clsspec_serve.manifest import LearnedPosition, RotaryPosition
 from clsspec_serve.parity import Sample
+from clsspec_serve.schema import Output
+
+REFERENCE_BYTES = 1_900_000
+"""What the reference outputs of a bundle may take before the file's own overhead."""
 
 
 class Reference:
-    """Features of a checkpoint as PyTorch computes them, sharing no code with the runtime side."""
+    """Features and heads as PyTorch computes them, sharing no code with the runtime side."""
 
-    def __init__(self, checkpoint: Checkpoint, outputs: Sequence[Output]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, outputs: Sequence[Output], heads: Sequence[LinearHead] = ()
+    ) -> None:
         self._checkpoint = checkpoint
+        self._heads = [(head.description, module(head).eval()) for head in heads]
         self._backbone = Backbone(checkpoint.model, outputs).eval()
 
     @torch.inference_mode()
@@ -31,11 +41,12 @@ class Reference:
         grid = (pixels.shape[2] // patch, pixels.shape[3] // patch)
         position = torch_position(self._checkpoint.position, self._checkpoint.table, grid)
         values = self._backbone(self.normalise(pixels), position)
-        named: dict[str, NDArray[Any]] = {
-            output.name: value.numpy()
-            for output, value in zip(self._backbone.outputs, values, strict=True)
-        }
-        return Sample(pixels, named)
+        names = (output.name for output in self._backbone.outputs)
+        found: dict[str, Tensor] = dict(zip(names, values, strict=True))
+        for description, head in self._heads:
+            inputs = [found[output.name] for output in description.inputs]
+            found[description.task] = head(*inputs)
+        return Sample(pixels, {name: value.numpy() for name, value in found.items()})
 
     def normalise(self, pixels: NDArray[np.uint8]) -> Tensor:
         """`(B, 3, H, W)` float32: bytes to [0, 1], minus mean, over std; the padding is 0."""
@@ -48,6 +59,25 @@ class Reference:
             )
         )
         return (tensor[:, :3].float() / 255 - mean) / std * tensor[:, 3:]
+
+
+def shrink(samples: Sequence[Sample]) -> list[Sample]:
+    """One picture of each sample, with as many outputs as fit, the default and small ones first."""
+    left = REFERENCE_BYTES
+    kept: list[dict[str, NDArray[Any]]] = [{} for _ in samples]
+    values = [
+        (name not in TASKS, index, sample.outputs[name][:1].nbytes, name)
+        for index, sample in enumerate(samples)
+        for name in sample.outputs
+    ]
+    for _, index, _, name in sorted(values):
+        value = samples[index].outputs[name][:1]
+        if value.nbytes <= left:
+            left -= value.nbytes
+            kept[index][name] = value
+    return [
+        Sample(sample.pixels[:1], outputs) for sample, outputs in zip(samples, kept, strict=True)
+    ]
 
 
 def torch_position(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clsspec_export.backbone import Backbone, Tokens
 from clsspec_export.specialize import SpecializedBlock, Split, ViT
-from clsspec_serve.manifest import Output
+from clsspec_serve.schema import Output
 
 
 def exportable(model: ViT, outputs: Sequence[Output], proj: nn.Conv2d) -> Backbone:

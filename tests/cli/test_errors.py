@@ -82,7 +82,7 @@ def test_a_picture_that_cannot_be_read_is_one_line_and_no_file(
         (["--size", "big"], "size 'big'; accepted is HxW"),
         (["--layers", "last"], "layers 'last'; accepted are block numbers from 0"),
         (["--layers", "12"], "layer 12 is not in this bundle; it has 1, 0, 0:raw"),
-        (["--tasks", "segment"], "tasks 'segment'; accepted are cls, patches"),
+        (["--tasks", "masks"], "tasks 'masks'; accepted are cls, patches"),
         (["--background", "white"], "colour 'white'; accepted is RRGGBB, such as ffffff"),
         (["--model", "hf:tiny"], "not a Hugging Face Hub reference: got 'hf:tiny'"),
     ],

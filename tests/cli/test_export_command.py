@@ -118,5 +118,5 @@ def test_a_missing_extra_names_the_command_that_installs_it(
 
 def test_an_exported_manifest_is_json_for_people(exported: Path) -> None:
     text = (exported / "clsspec.json").read_text(encoding="utf-8")
-    assert text.startswith('{\n  "schema_version": 1,')
+    assert text.startswith('{\n  "schema_version": 2,')
     assert json.loads(text)["name"] == "toy"

@@ -5,9 +5,13 @@ from pathlib import Path
 
 from command_line import Clsspec
 from standins.hub import Hub
+from tiny_bundle import tiny_manifest, write_tiny_bundle
 
 from clsspec_serve.arithmetic import total_macs
-from clsspec_serve.bundle import open_bundle
+from clsspec_serve.bundle import describe_folder, open_bundle, write_manifest
+from clsspec_serve.categories import categories
+from clsspec_serve.heads import Protocol, SegmentationHead, Source
+from clsspec_serve.manifest import Parity
 
 
 def rows(text: str) -> dict[str, str]:
@@ -54,6 +58,34 @@ def test_json_is_the_manifest_and_what_follows_from_it(clsspec: Clsspec, exporte
     assert found.pop("sliced_qkv_blocks") == architecture.specialization.qkv_blocks
     assert found.pop("gflops") == 2 * total_macs(architecture, (4, 4)) / 1e9
     assert found == manifest.model_dump(mode="json")
+
+
+def test_heads_are_listed_with_their_parity(clsspec: Clsspec, tmp_path: Path) -> None:
+    head = SegmentationHead(
+        inputs=(tiny_manifest().outputs[1],),
+        protocol=Protocol(size=(56, 56), policy="short"),
+        source=Source(name="x", format="plain"),
+        classes=categories("voc2012"),
+    )
+    parity = Parity(
+        engine="onnxruntime",
+        precision="fp32",
+        sizes=((28, 42),),
+        cls=1e-7,
+        patches=2e-7,
+        heads={"segment": 3e-7},
+        mask_agreement=1.0,
+    )
+    folder = write_tiny_bundle(tmp_path / "tiny")
+    update = {"heads": (head,), "parity": (parity,), "files": describe_folder(folder)}
+    write_manifest(folder, tiny_manifest().model_copy(update=update))
+    found = rows(clsspec("inspect", folder).out)
+    assert found["head: segment"] == "21 classes, from patches"
+    assert (
+        found["onnxruntime fp32"] == "[CLS] 1.0e-07, patches 2.0e-07, segment 3.0e-07 from PyTorch"
+    )
+    facts = json.loads(clsspec("inspect", folder, "--json").out)
+    assert facts["heads"][0]["classes"][1]["name"] == "aeroplane"
 
 
 def test_a_bundle_on_the_hub_is_inspected(clsspec: Clsspec, tiny_bundle: Path, hub: Hub) -> None:

@@ -11,11 +11,25 @@ import typer
 from typer.models import OptionInfo
 from typer.testing import CliRunner
 
+from clsspec_cli import options
 from clsspec_cli.app import app
 
 Function = Callable[..., Any]
-WITHOUT_VARIABLE = {"--out", "--json", "--version"}
-"""They say what one call is for; `export` has nothing but such options."""
+WITHOUT_VARIABLE = {"--out", "--json", "--version", "--force"}
+"""They say what one call is for, and so do those that only one command has."""
+
+OF_ONE_CALL = {"Arch", "Json", "Rules"}
+
+ARGUMENTS = {
+    "extract": ["x.png"],
+    "segment": ["x.png"],
+    "depth": ["x.png"],
+    "evaluate": ["folder"],
+    "fit": ["segment", "folder"],
+    "view": ["x.png"],
+    "analyze": ["dinov2_vits14", "x.png", "--out", "new"],
+}
+"""What the commands with options that have a variable cannot go without."""
 
 
 class Option(NamedTuple):
@@ -34,7 +48,7 @@ def options_of(command: str, function: Function) -> list[Option]:
             # Inside of Annotated, Typer takes the first name for the default at first.
             written = [info.default, *(info.param_decls or ())]
             flags = [flag for flag in written if isinstance(flag, str) and flag.startswith("--")]
-            flag = flags[0] if flags else "--" + name.replace("_", "-")
+            flag = flags[0].partition("/")[0] if flags else "--" + name.replace("_", "-")
             variable = info.envvar
             assert variable is None or isinstance(variable, str)
             found.append(Option(command, function, flag, get_args(hint)[0], variable))
@@ -70,7 +84,7 @@ def a_value(kind: Any) -> str:
         return choices[-1]
     if choices and get_args(choices[0]):
         return str(get_args(choices[0])[-1])
-    return "7"
+    return "77"
 
 
 def test_the_app_has_options() -> None:
@@ -80,10 +94,18 @@ def test_the_app_has_options() -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: f"{option.command}{option.flag}")
 def test_a_variable_has_the_name_of_its_option(option: Option) -> None:
-    if option.flag in WITHOUT_VARIABLE or option.command == "export":
+    if option.flag in WITHOUT_VARIABLE:
         assert option.variable is None
-    else:
+    elif option.variable is not None:
         assert option.variable == "CLSSPEC_" + option.flag[2:].replace("-", "_").upper()
+
+
+@pytest.mark.parametrize("name", sorted({name for name in vars(options) if name[0].isupper()}))
+def test_a_shared_option_has_a_variable(name: str) -> None:
+    hint = getattr(options, name)
+    info = hint.__metadata__[0] if get_origin(hint) is Annotated else None
+    if isinstance(info, OptionInfo) and name not in OF_ONE_CALL:
+        assert info.envvar is not None
 
 
 @pytest.mark.parametrize(
@@ -92,9 +114,9 @@ def test_a_variable_has_the_name_of_its_option(option: Option) -> None:
     ids=lambda option: f"{option.command}{option.flag}",
 )
 def test_a_variable_means_the_same_as_its_option(option: Option) -> None:
-    flag = option.kind is bool
+    flag = bool in (option.kind, *get_args(option.kind))
     value = "1" if flag else a_value(option.kind)
-    pictures = ["x.png"] if option.command == "extract" else []
+    pictures = ARGUMENTS.get(option.command, [])
     written = [option.flag] if flag else [option.flag, value]
     assert option.variable is not None
     default = parsed(option.function, pictures, {})
@@ -103,7 +125,7 @@ def test_a_variable_means_the_same_as_its_option(option: Option) -> None:
     assert by_variable == by_option
     assert [name for name in default if default[name] != by_option[name]] != []
     # The option goes before the variable.
-    other = {"1": "0", "7": "8"}.get(value, value)
+    other = {"1": "0", "77": "78"}.get(value, value)
     assert parsed(option.function, [*pictures, *written], {option.variable: other}) == by_option
 
 

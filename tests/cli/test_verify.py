@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import head_bundle as by_hand
 import numpy as np
 import pytest
 import tiny_bundle as tiny
@@ -13,6 +14,7 @@ from command_line import Clsspec
 from clsspec_cli import verify as module
 from clsspec_serve.bundle import describe_folder
 from clsspec_serve.engines import select
+from clsspec_serve.parity import Sample, save_samples
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -119,3 +121,15 @@ def test_an_empty_reference_cannot_be_verified(clsspec: Clsspec, tiny_bundle: Pa
     result = clsspec("verify", tiny_bundle)
     assert result.code == 1
     assert "reference.npz holds no outputs; there is nothing to compare with" in result.err
+
+
+@pytest.mark.usefixtures("without_counting")
+def test_a_head_without_a_reference_is_named(clsspec: Clsspec, tmp_path: Path) -> None:
+    head = by_hand.depth_head([0.02, 0.01, 0.005, 0.1])
+    bundle = by_hand.write_head_bundle(tmp_path / "bundle", [head])
+    pixels = np.ones((1, 4, *tiny.SIZE), np.uint8)
+    features = {"patches": tiny.features(pixels, tiny.POSITIONS)["patches"]}
+    save_samples([Sample(pixels, features)], bundle / "reference.npz")
+    reseal(bundle)
+    lines = clsspec("verify", bundle).out.splitlines()
+    assert "head for depth: not compared: reference.npz had no room for what it takes" in lines

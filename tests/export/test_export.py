@@ -10,15 +10,17 @@ import torch
 from standins.backbones import DINOV2, families, tiny, write_bundle
 
 from clsspec_export import export as export_module
-from clsspec_export.export import REFERENCE_BYTES, lift
-from clsspec_export.reference import Reference
+from clsspec_export.export import lift
+from clsspec_export.features import features
+from clsspec_export.reference import REFERENCE_BYTES, Reference, shrink
 from clsspec_export.samples import check_inputs
 from clsspec_export.specialize import PLAIN, specialization_of
 from clsspec_serve.bundle import Bundle, describe
 from clsspec_serve.errors import UsageError
 from clsspec_serve.layers import Layer
-from clsspec_serve.manifest import Output, Specialization
+from clsspec_serve.manifest import Specialization
 from clsspec_serve.parity import Sample, reference_samples, save_samples
+from clsspec_serve.schema import Output
 
 FILES = {
     "LICENSE",
@@ -119,7 +121,7 @@ def test_the_reference_stays_below_2_mb(
             outputs[f"cls{suffix}"] = random.standard_normal((batch, width), np.float32)
             outputs[f"patches{suffix}"] = random.standard_normal((batch, *grid, width), np.float32)
         samples.append(Sample(pixels, outputs))
-    kept = export_module._shrink(samples)
+    kept = shrink(samples)
     save_samples(kept, tmp_path / "reference.npz")
     assert (tmp_path / "reference.npz").stat().st_size < 2_000_000
     assert sum(v.nbytes for s in kept for v in s.outputs.values()) > REFERENCE_BYTES / 2
@@ -132,7 +134,7 @@ def test_the_reference_stays_below_2_mb(
 def outputs_of(layers: list[Layer], **kwargs: object) -> list[str]:
     checkpoint = tiny(**kwargs)
     architecture = export_module.describe("tiny", checkpoint.model)
-    return [output.name for output in export_module._outputs(architecture, layers)]
+    return [output.name for output in features(architecture, layers)]
 
 
 def test_layers_become_outputs_and_the_default_is_not_repeated() -> None:

@@ -10,7 +10,9 @@ from standins.hub import Hub
 
 from clsspec_export import fetch as module
 from clsspec_export.catalog import CatalogEntry, find
-from clsspec_export.fetch import LocalCheckpoint, cache_folder, resolve
+from clsspec_export.fetch import LocalCheckpoint, cache_folder, resolve, resolve_head
+from clsspec_export.heads.catalog import BY_NAME as HEADS
+from clsspec_export.heads.catalog import HeadEntry
 from clsspec_serve.errors import SourceError, UsageError
 
 CONTENT = b"weights" * 1000
@@ -164,3 +166,64 @@ def test_resolve_uses_the_cache_of_the_environment(
     path = resolve(entry.name).path
     assert path is not None
     assert path.parent == tmp_path / "own" / "checkpoints"
+
+
+@pytest.fixture
+def head(file_server: FileServer, monkeypatch: pytest.MonkeyPatch) -> HeadEntry:
+    """A head of the catalogue, on a server of this machine."""
+    path = "/dinov2/dinov2_vits14/dinov2_vits14_nyu_linear4_head.pth"
+    file_server.files[path] = CONTENT
+    entry = replace(HEADS["dinov2_vits14_nyu_linear4"], address=file_server.url + path)
+    monkeypatch.setitem(module.HEADS, entry.name, entry)
+    return entry
+
+
+def test_a_head_of_the_catalogue_is_downloaded_once_and_described(
+    head: HeadEntry, tmp_path: Path, file_server: FileServer
+) -> None:
+    for _ in range(2):
+        found = resolve_head(head.name, "depth", backbone="dinov2_vits14", cache=tmp_path)
+        path = tmp_path / "checkpoints" / "dinov2_vits14_nyu_linear4_head.pth"
+        assert found == LocalCheckpoint(head.name, path, "Apache-2.0")
+        assert path.read_bytes() == CONTENT
+    assert len(file_server.requests) == 1
+
+
+def test_a_head_that_the_server_does_not_have_is_refused(
+    head: HeadEntry, tmp_path: Path, file_server: FileServer
+) -> None:
+    file_server.files.clear()
+    with pytest.raises(SourceError):
+        resolve_head(head.name, "depth", cache=tmp_path)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_head_of_another_task_is_refused_before_it_is_downloaded(
+    head: HeadEntry, tmp_path: Path, file_server: FileServer
+) -> None:
+    with pytest.raises(UsageError, match=r"linear4 is a head for depth, not for segment$"):
+        resolve_head(head.name, "segment", cache=tmp_path)
+    assert file_server.requests == []
+
+
+@pytest.mark.parametrize("backbone", ["dinov2_vits14_reg", "dinov2_vitb14"])
+def test_a_head_of_another_checkpoint_is_refused_before_it_is_downloaded(
+    backbone: str, head: HeadEntry, tmp_path: Path, file_server: FileServer
+) -> None:
+    """With and without registers the widths are the same: nothing later would notice."""
+    with pytest.raises(UsageError, match=f"is a head of dinov2_vits14, not of {backbone}$"):
+        resolve_head(head.name, "depth", backbone=backbone, cache=tmp_path)
+    assert file_server.requests == []
+
+
+def test_a_checkpoint_of_ones_own_may_take_any_head(head: HeadEntry, tmp_path: Path) -> None:
+    found = resolve_head(head.name, "depth", backbone="my/training.pth", cache=tmp_path)
+    assert found.path.read_bytes() == CONTENT
+
+
+def test_what_is_no_name_of_a_head_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_head("~/head.pth#lr", "classify").path == tmp_path / "head.pth#lr"
+    assert resolve_head("a.pth", "depth") == LocalCheckpoint("a.pth", Path("a.pth"))

@@ -12,7 +12,7 @@ from clsspec_export.checkpoints.timm_files import timm_checkpoint
 from clsspec_export.random_weights import randomize
 from clsspec_export.reference import Reference
 from clsspec_export.specialize import paper_specialization, specialize
-from clsspec_serve.manifest import Output
+from clsspec_serve.schema import Output
 
 
 @pytest.mark.parametrize("base", [DINOV2, REG4, SWIGLU, CLIP, DINOV3, EVA])

@@ -23,6 +23,7 @@ from clsspec_serve.parity import (
     run_sample,
     save_samples,
 )
+from clsspec_serve.predictor import Model, start
 from clsspec_serve.verification import EngineReport, verify_engines
 
 HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -31,6 +32,12 @@ SIZE = (56, 56)
 
 def features(seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((2, 3, 4, 8), np.float32)
+
+
+def test_agreement_is_the_share_of_vectors_whose_largest_value_is_at_the_same_place() -> None:
+    found = np.array([[[1, 2], [3, 1], [0, 5], [2, 2.5]]], np.float32)
+    expected = np.array([[[1, 3], [1, 3], [0, 1], [9, 2.5]]], np.float32)
+    assert compare("segment", SIZE, found, expected).agreement == 0.5
 
 
 def test_equal_arrays_do_not_differ() -> None:
@@ -64,7 +71,7 @@ def test_the_difference_is_the_largest_one_relative_to_the_largest_value() -> No
 def test_fp32_is_judged_by_difference_and_cosine_and_bf16_by_the_cosine(
     relative: float, cosine: float, precision: Precision, within: bool
 ) -> None:
-    assert Difference("cls", SIZE, relative, cosine).within(precision) is within
+    assert Difference("cls", SIZE, relative, cosine, 1.0).within(precision) is within
 
 
 @pytest.mark.parametrize("where", ["found", "reference"])
@@ -84,7 +91,7 @@ def test_another_shape_is_refused() -> None:
 
 
 def test_a_difference_says_what_was_seen_and_what_is_accepted() -> None:
-    difference = Difference("cls", (98, 140), 0.25, 0.5)
+    difference = Difference("cls", (98, 140), 0.25, 0.5, 1.0)
     assert difference.describe("fp32") == (
         "cls at 98x140: relative difference 2.5e-01, at most 1e-04; "
         "cosine 0.500000, at least 0.99999"
@@ -124,12 +131,12 @@ class Swapping:
 def test_an_engine_that_is_right_is_within_and_one_that_is_wrong_is_not(
     exported_bundle: Bundle,
 ) -> None:
-    right = load_engine(exported_bundle.graph, engine="onnxruntime", threads=1)
-    wrong = Swapping(exported_bundle.graph)
+    right = start(exported_bundle, engine="onnxruntime", threads=1)
+    wrong = Model(exported_bundle, Swapping(exported_bundle.graph), pytest.fail)
     for sample in reference_samples(exported_bundle):
-        for difference in run_sample(exported_bundle, right, sample):
+        for difference in run_sample(right, sample):
             assert difference.within("fp32")
-        for difference in run_sample(exported_bundle, wrong, sample):
+        for difference in run_sample(wrong, sample):
             assert not difference.within("fp32")
 
 

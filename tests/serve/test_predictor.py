@@ -20,7 +20,7 @@ from clsspec_serve.bundle import open_bundle
 from clsspec_serve.engines.protocol import Arrays
 from clsspec_serve.errors import BundleError, EngineError, ImageError, UsageError
 from clsspec_serve.images import ImageLimits
-from clsspec_serve.layers import TASKS
+from clsspec_serve.layers import FEATURES
 from clsspec_serve.predictor import batches
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -41,6 +41,15 @@ class Recording:
         return {name: values[name] for name in outputs}
 
 
+def recorded(bundle: Path, engine: Recording) -> Model:
+    """A model without heads on that engine."""
+
+    def no_head(task: str) -> Any:
+        pytest.fail(f"a head for {task} was loaded")
+
+    return Model(open_bundle(bundle), engine, no_head)  # type: ignore[arg-type]  # a str precision
+
+
 @pytest.fixture
 def engine() -> Recording:
     return Recording()
@@ -48,7 +57,7 @@ def engine() -> Recording:
 
 @pytest.fixture
 def model(tiny_bundle: Path, engine: Recording) -> Model:
-    return Model(open_bundle(tiny_bundle), engine)  # type: ignore[arg-type]  # a str precision
+    return recorded(tiny_bundle, engine)
 
 
 def picture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
@@ -99,17 +108,17 @@ def test_every_kind_of_picture_gives_the_same_features(model: Model, tmp_path: P
         assert found.geometry == first.geometry
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", FEATURES)
 def test_the_engine_is_asked_for_the_tasks_only(model: Model, engine: Recording, task: Any) -> None:
     prediction = model(PHOTO, tasks=[task])
     assert [outputs for _, outputs in engine.runs] == [[task]]
     assert list(prediction.arrays) == [task]
-    (other,) = set(TASKS) - {task}
+    (other,) = set(FEATURES) - {task}
     with pytest.raises(UsageError, match=f"^{other} was not asked for; there are {task}$"):
         getattr(prediction, other)
 
 
-@pytest.mark.parametrize("tasks", [(), ("segment",), ("cls", "segment")])
+@pytest.mark.parametrize("tasks", [(), ("masks",), ("cls", "masks"), "cls,"])
 def test_tasks_that_do_not_exist_are_refused(model: Model, tasks: Any) -> None:
     with pytest.raises(UsageError, match="accepted are cls, patches"):
         model(PHOTO, tasks=tasks)
@@ -137,7 +146,7 @@ def test_predict_keeps_the_order_and_the_numbers(
 ) -> None:
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     engine = Recording()
-    model = Model(open_bundle(tiny.write_tiny_bundle(folder)), engine)  # type: ignore[arg-type]  # as above
+    model = recorded(tiny.write_tiny_bundle(folder), engine)
     pictures = [picture(*side, seed) for seed, side in enumerate(sides)]
     # `fit` gives every aspect ratio a grid of its own.
     found = list(model.predict(pictures, policy="fit", batch_size=batch_size))
@@ -210,17 +219,11 @@ def test_size_and_policy_replace_the_bundles_own(model: Model) -> None:
 
 def test_limits_reach_the_picture(model: Model) -> None:
     with pytest.raises(ImageError, match="accepted are 2399"):
-        model.prepare(PHOTO, limits=ImageLimits(max_pixels=2399))
+        model.prepare(PHOTO, model.request(limits=ImageLimits(max_pixels=2399)))
     clear = Image.new("RGBA", (42, 28))
-    prepared = model.prepare(clear, limits=ImageLimits(background=(1, 2, 3)))
+    request = model.request(limits=ImageLimits(background=(1, 2, 3)))
+    prepared = model.prepare(clear, request)
     assert [prepared.pixels[channel].max() for channel in range(4)] == [1, 2, 3, 1]
-
-
-def test_pictures_of_several_shapes_are_no_batch(model: Model) -> None:
-    one, other = model.prepare(pixels_of(0)), model.prepare(pixels_of(0), size=(28, 28))
-    with pytest.raises(UsageError, match="several shapes"):
-        model.run([one, other])
-    assert model.run([]) == []
 
 
 @pytest.mark.parametrize("wrong", [{"size": 28}, {"size": (28,)}, {"policy": "center"}])
@@ -250,3 +253,12 @@ def test_a_refused_picture_leaves_the_others_beside_their_own_features(model: Mo
         np.testing.assert_array_equal(prediction.patches, model(image).patches)
     with pytest.raises(ImageError, match="image bytes: is not an image"):
         list(model.predict(images))
+
+
+def test_a_strip_is_not_shown_at_once_by_its_short_side(model: Model) -> None:
+    longest, longer = picture(2, 32, 0), picture(2, 33, 0)
+    assert model(longest, policy="short", size=(14, 14)).geometry.input == (14, 224)
+    message = "^a picture of 2x33 is too elongated .* at most 16 times; accepted are windows, or"
+    with pytest.raises(ImageError, match=message):
+        model(longer, policy="short", size=(14, 14))
+    assert model(longer, policy="fit", size=(14, 14)).patches.shape[0] == 1

@@ -106,3 +106,29 @@ def test_a_single_thing_is_done_in_silence(
         clock.seconds += 60.0
         meter.advance()
     assert lines(capsys) == []
+
+
+def test_a_note_stands_beside_what_is_done(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress("Training", 2, "epochs") as meter:
+        clock.seconds += 1.0
+        meter.note("mIoU 40.0 %")
+        meter.advance()
+        meter.note("mIoU 50.0 %")
+        meter.advance()
+    assert lines(capsys) == [
+        "Training: 50 %, 1 epochs of 2 epochs, 1 epochs/s, mIoU 40.0 %",
+        "Training: 100 %, 2 epochs of 2 epochs, 2 epochs/s, mIoU 50.0 %",
+    ]
+
+
+def test_a_terminal_shows_a_note_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress("Training", 2, "epochs") as meter:
+        meter.note("RMSE [m] 0.5")
+        meter.update(1, 2)
+    assert "RMSE [m] 0.5" in terminal.getvalue()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
+import official_inference as official
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,13 +132,68 @@ def test_fit_never_pads_nor_exceeds_the_area_by_more_than_rounding(
     assert (height + 0.5) * (width + 0.5) >= min(area, (height + width + 1) / 2)
 
 
+# short
+
+
+@pytest.mark.parametrize(
+    ("image", "side", "resized"),
+    [
+        ((512, 683), 512, (512, 683)),
+        ((375, 500), 512, (512, 683)),
+        ((500, 375), 512, (683, 512)),
+        ((600, 900), 512, (512, 768)),
+        # 333.5 is rounded up, as MMSegmentation adds a half and cuts off.
+        ((200, 667), 100, (100, 334)),
+        ((3, 1), 7, (21, 7)),
+    ],
+)
+def test_short_keeps_all_of_the_picture_at_a_short_side(
+    image: tuple[int, int], side: int, resized: tuple[int, int]
+) -> None:
+    settings = preprocessing(policy="short", size=(side, side))
+    geometry = plan(image, settings, 14)
+    assert geometry.resized == geometry.crop[2:] == resized == official.short_side(image, side)
+    assert geometry.crop[:2] == (0, 0)
+
+
+def test_short_takes_the_short_side_of_the_size_and_pads_to_whole_patches() -> None:
+    out, geometry = transform(PIXELS, preprocessing(policy="short"), 14, size=(900, 100))
+    # 300 x 451 at 100 x 150.33; 100 is padded by 5 and 7, 150 by 2 and 2.
+    assert geometry.resized == (100, 150)
+    assert geometry.padding == (6, 2, 6, 2)
+    expected = np.asarray(Image.fromarray(PIXELS).resize((150, 100), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(out[:3, 6:-6, 2:-2].transpose(1, 2, 0), expected)
+    np.testing.assert_array_equal(out[3], np.pad(np.ones((100, 150)), ((6, 6), (2, 2))))
+
+
+def test_short_has_no_use_for_a_resize_and_leaves_a_picture_of_its_side_alone() -> None:
+    settings = preprocessing(policy="short", size=(300, 300), resize=(400, 400))
+    out, geometry = transform(PIXELS, settings, 1)
+    assert geometry.resized == (300, 451)
+    np.testing.assert_array_equal(out[:3].transpose(1, 2, 0), PIXELS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.tuples(*[st.integers(1, 4000)] * 2), st.integers(1, 1000))
+def test_the_short_side_is_met_exactly(image: tuple[int, int], side: int) -> None:
+    expected = official.short_side(image, side)
+    try:
+        geometry = plan(image, preprocessing(policy="short", size=(side, side)), 1)
+    except ImageError:
+        # Pillow's intermediate picture, or the result.
+        assert max(image[0], expected[0]) * expected[1] > DEFAULT_MAX_PIXELS
+        return
+    assert min(geometry.resized) == side
+    assert geometry.resized == expected
+
+
 # Elongated pictures
 
 
 @pytest.mark.parametrize(
     ("image", "policy"),
     [
-        *(((1, 1), policy) for policy in ("squash", "crop", "fit")),
+        *(((1, 1), policy) for policy in ("squash", "crop", "fit", "short")),
         *(((1, 5000), policy) for policy in ("squash", "fit")),
         *(((5000, 1), policy) for policy in ("squash", "fit")),
         *[((1, 200), "crop"), ((200, 1), "crop")],
@@ -153,7 +209,13 @@ def test_tiny_and_elongated_pictures_are_read(image: tuple[int, int], policy: st
 
 @pytest.mark.parametrize(
     ("image", "policy"),
-    [((1, 5000), "crop"), ((100_000, 1), "crop"), ((40_000_000, 1), "squash")],
+    [
+        ((1, 5000), "crop"),
+        ((1, 5000), "short"),
+        ((100_000, 1), "crop"),
+        ((100_000, 1), "short"),
+        ((40_000_000, 1), "squash"),
+    ],
 )
 def test_a_picture_too_elongated_to_resample_is_refused_without_its_memory(
     image: tuple[int, int], policy: str
@@ -193,7 +255,7 @@ def test_a_patch_of_the_input_shows_its_place_in_the_picture() -> None:
     # One bright spot, found in the input where the geometry says.
     pixels = np.zeros((300, 451, 3), np.uint8)
     pixels[196:204, 246:254] = 255
-    for policy in ("squash", "crop", "fit"):
+    for policy in ("squash", "crop", "fit", "short"):
         out, geometry = transform(pixels, preprocessing(resize=(256, 256), policy=policy), 14)
         (height, width), patch = geometry.grid, geometry.patch
         light = out[0].reshape(height, patch, width, patch).sum((1, 3), dtype=np.int64)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:  # torch and timm take seconds to import; most tests need neit
     from clsspec_export.checkpoints.checkpoint import Checkpoint
     from clsspec_serve.bundle import Bundle
     from clsspec_serve.layers import Layer
-    from clsspec_serve.manifest import Architecture, Output, Specialization
+    from clsspec_serve.manifest import Architecture, Specialization
+    from clsspec_serve.schema import Output
 
 WIDTH = 72
 """Three heads of 24. A vector of it is beyond the 256 bytes that stay inside an ONNX file, and it
@@ -75,7 +76,10 @@ def families() -> dict[str, Callable[[], Checkpoint]]:
         "rotary": lambda: tiny(DINOV3, split),
         "EVA with learned positions": lambda: tiny(EVA, split),
         "no LayerScale, no final norm": lambda: tiny(
-            DINOV2, split, init_values=None, final_norm=False
+            DINOV2,
+            split,
+            init_values=0,
+            final_norm=False,  # timm takes None for its default
         ),
     }
 
@@ -99,7 +103,7 @@ def all_outputs(checkpoint: Checkpoint) -> tuple[Output, ...]:
     """[CLS] and patches after every block, without and (where there is one) with the final norm."""
     import torch
 
-    from clsspec_serve.manifest import Output
+    from clsspec_serve.schema import Output
 
     normed = not isinstance(checkpoint.model.norm, torch.nn.Identity)
     return tuple(

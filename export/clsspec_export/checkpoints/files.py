@@ -8,12 +8,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from clsspec_export.checkpoints.checkpoint import StateDict
 from clsspec_serve.errors import CheckpointError, one_line
+
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    np.dtypes.Int64DType,
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),  # before NumPy 2
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+]
 
 
 def read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
@@ -29,10 +39,12 @@ def read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
 def read_torch(path: Path) -> Any:
     """The content of a `.pt` / `.pth` / `.bin` file, restricted to tensors and plain values.
 
-    `weights_only=True`: a file that needs anything else to load is refused, never executed.
+    `weights_only=True`: a file that needs anything else to load is refused, never executed. Numpy
+    scalars are plain values: mmcv notes one in the depth heads of DINOv2.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own text advises to load the file without the restriction.
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))

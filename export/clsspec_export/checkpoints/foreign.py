@@ -14,7 +14,7 @@ from clsspec_export.checkpoints.checkpoint import Checkpoint, StateDict
 from clsspec_export.checkpoints.native import NativeConfig, build
 from clsspec_export.checkpoints.renaming import Rule, rename
 from clsspec_serve.errors import UsageError, first_problem
-from clsspec_serve.manifest import Strict
+from clsspec_serve.schema import Strict
 
 FORMAT = "rules"
 

@@ -34,8 +34,8 @@ from clsspec_serve.manifest import (
     Preprocessing,
     RotaryPosition,
     Specialization,
-    Strict,
 )
+from clsspec_serve.schema import Strict
 
 FORMAT = "clsspec"
 METADATA_KEY = "clsspec"

@@ -1,0 +1,504 @@
+"""Head files that do not fit: one line that says what was found and what is accepted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import head_files as files
+import pytest
+import torch
+from head_files import WIDTH, State, architecture, preprocessing
+from safetensors.torch import load_file, save_file
+
+from clsspec_export.heads.linear import LinearHead
+from clsspec_export.heads.own import METADATA_KEY, write_own
+from clsspec_export.heads.read import read_head
+from clsspec_serve.choices import HeadTask
+from clsspec_serve.errors import CheckpointError, UsageError
+from clsspec_serve.layers import parse_layers
+
+Write = Callable[[Path], object]
+
+
+def saved(content: Any) -> Write:
+    return lambda path: torch.save(content, path)
+
+
+def changed(key: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Write:
+    """DINOv2's segmentation head with another tensor."""
+
+    def write(path: Path) -> None:
+        state = files.dinov2_segmentation(path, WIDTH, 5)
+        state[key] = change(state[key])
+        torch.save({"state_dict": files.named("decode_head", state)}, path)
+
+    return write
+
+
+def without(*keys: str) -> Write:
+    def write(path: Path) -> None:
+        state = files.dinov2_segmentation(path, WIDTH, 5)
+        kept = {key: value for key, value in state.items() if key not in keys}
+        torch.save({"state_dict": files.named("decode_head", kept)}, path)
+
+    return write
+
+
+def beside(key: str) -> Write:
+    """DINOv2's segmentation head in a file that holds more."""
+
+    def write(path: Path) -> None:
+        state = files.named("decode_head", files.dinov2_segmentation(path, WIDTH, 5))
+        torch.save({"state_dict": state | {key: torch.zeros(1)}}, path)
+
+    return write
+
+
+def bare(**changes: Any) -> Write:
+    return saved(files.linear(5, WIDTH) | changes)
+
+
+def classifiers(*rates: str) -> Write:
+    names = [files.classifier_name(1, rate) for rate in rates]
+    return lambda path: files.classifiers(path, dict.fromkeys(names, (5, 2 * WIDTH)))
+
+
+def nan(value: torch.Tensor) -> torch.Tensor:
+    return torch.full_like(value, torch.nan)
+
+
+class Bomb:
+    """Makes a folder where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("exploded",)
+
+
+FILES: dict[str, tuple[HeadTask, Write, str]] = {
+    "a width that is no multiple": (
+        "segment",
+        lambda path: files.dinov2_segmentation(path, WIDTH + 1, 5),
+        "head.pth is a head of width 25, the backbone is 24 wide; accepted is a multiple of that",
+    ),
+    "a smaller width": (
+        "segment",
+        lambda path: files.dinov2_segmentation(path, WIDTH // 2, 5),
+        "head.pth is a head of width 12, the backbone is 24 wide; accepted is a multiple of that",
+    ),
+    "a width of no official head": (
+        "segment",
+        lambda path: files.dinov2_segmentation(path, 2 * WIDTH, 5),
+        "head.pth is a head of width 48, the backbone is 24 wide; accepted is 1 or 4 times",
+    ),
+    "a depth head of another width": (
+        "depth",
+        lambda path: files.dinov2_depth(path, 3 * WIDTH),
+        "head.pth is a head of width 72, the backbone is 24 wide; accepted is 2 or 8 times",
+    ),
+    "a bare head of another width": (
+        "segment",
+        saved(files.linear(5, 3 * WIDTH)),
+        "head.pth is a head of width 72, the backbone is 24 wide; accepted is 1, 2, 4 or 8 times",
+    ),
+    "a classifier of another width": (
+        "classify",
+        saved(files.linear(5, 3 * WIDTH)),
+        "head.pth is a head of width 72, the backbone is 24 wide; accepted is 1, 2, 4 or 5 times",
+    ),
+    "segmentation for depth": (
+        "depth",
+        lambda path: files.dinov2_segmentation(path, WIDTH, 5),
+        "PATH is no head of this task: missing conv_depth.weight, conv_depth.bias; unexpected "
+        "conv_seg.weight, conv_seg.bias",
+    ),
+    "depth for segmentation": (
+        "segment",
+        lambda path: files.dinov3_depth(path, WIDTH, normed=False),
+        "PATH is no head of this task: missing conv.weight, conv.bias; unexpected "
+        "conv_depth.weight, conv_depth.bias",
+    ),
+    "segmentation for classification": (
+        "classify",
+        lambda path: files.dinov2_segmentation(path, WIDTH, 5),
+        "PATH is a file of dense heads; it holds none for classify",
+    ),
+    "classification for segmentation": (
+        "segment",
+        classifiers("0_1"),
+        "PATH is a file of classifiers; it holds none for segment",
+    ),
+    "a tensor that is missing": (
+        "segment",
+        without("conv_seg.bias"),
+        "PATH is no head of this task: missing conv_seg.bias; unexpected nothing",
+    ),
+    "half of a BatchNorm": (
+        "segment",
+        without("bn.running_var", "bn.weight"),
+        "PATH is no head of this task: missing bn.weight, bn.running_var; unexpected nothing",
+    ),
+    "another layer in the head": (
+        "segment",
+        beside("decode_head.fusion.weight"),
+        "PATH is no head of this task: missing nothing; unexpected fusion.weight",
+    ),
+    "a backbone in the same file": (
+        "segment",
+        beside("backbone.cls_token"),
+        "PATH is no head of this task: missing nothing; unexpected backbone.cls_token",
+    ),
+    "nothing that is a head": (
+        "segment",
+        saved({"epoch": 3}),
+        "PATH is no head of this task: missing weight, bias; unexpected epoch",
+    ),
+    "keys that are no names": (
+        "segment",
+        saved({1: torch.zeros(2)}),
+        "PATH is no head of this task: missing weight, bias; unexpected 1",
+    ),
+    "a list": ("segment", saved([torch.zeros(2)]), "PATH holds a list, not tensors by name"),
+    "a value that is no tensor": (
+        "segment",
+        bare(weight=[1.0]),
+        "PATH: weight is a list, no tensor",
+    ),
+    "a convolution over neighbours": (
+        "segment",
+        bare(weight=torch.zeros(5, WIDTH, 3, 3)),
+        "PATH: weight has shape (5, 24, 3, 3); expected (K, C) or (K, C, 1, 1)",
+    ),
+    "a weight without rows": (
+        "depth",
+        bare(weight=torch.zeros(0, WIDTH), bias=torch.zeros(0)),
+        "PATH: weight has shape (0, 24); expected (K, C) or (K, C, 1, 1)",
+    ),
+    "a bias for other classes": (
+        "segment",
+        changed("conv_seg.bias", lambda bias: bias[:-1]),
+        "PATH: bias has shape (4,); expected (5,)",
+    ),
+    "a BatchNorm of another width": (
+        "segment",
+        changed("bn.running_mean", lambda mean: mean[1:]),
+        "PATH: norm.mean has shape (23,); expected (24,)",
+    ),
+    "weights that are not numbers": (
+        "segment",
+        changed("conv_seg.weight", nan),
+        "PATH: its weight is not made of finite numbers",
+    ),
+    "a variance that is not a number": (
+        "segment",
+        changed("bn.running_var", nan),
+        "PATH: its norm.variance is not made of finite numbers",
+    ),
+    "a negative variance": (
+        "segment",
+        changed("bn.running_var", lambda variance: -variance),
+        "PATH: its weight is not made of finite numbers",
+    ),
+    "integers": (
+        "segment",
+        changed("conv_seg.weight", lambda weight: weight.to(torch.int8)),
+        "PATH: its weight is not made of finite numbers",
+    ),
+    "integers without a BatchNorm": (
+        "classify",
+        bare(bias=torch.ones(5, dtype=torch.int64)),
+        "PATH: its bias is not made of finite numbers",
+    ),
+    "a number beyond float32": (
+        "classify",
+        bare(bias=torch.full((5,), 1e300, dtype=torch.float64)),
+        "PATH: its bias is not made of finite numbers",
+    ),
+    "text": (
+        "segment",
+        lambda path: path.write_text("no weights"),
+        "PATH is not a readable PyTorch file",
+    ),
+    "an empty file": (
+        "segment",
+        lambda path: path.touch(),
+        "PATH is not a readable PyTorch file: EOFError",
+    ),
+    "several classifiers": (
+        "classify",
+        classifiers("0_1", "0_2"),
+        "PATH holds 2 classifiers, choose one as FILE#NAME: classifier_1_blocks_avgpool_True_lr_0_1"
+        ", classifier_1_blocks_avgpool_True_lr_0_2",
+    ),
+}
+
+
+def read(task: HeadTask, path: Path, depth: int = 12, **options: Any) -> LinearHead:
+    return read_head(task, path, architecture(depth=depth), preprocessing(), **options)
+
+
+def refusal(task: HeadTask, path: Path, error: type[Exception], **options: Any) -> str:
+    """The message, which is one line."""
+    with pytest.raises(error) as caught:
+        read(task, path, **options)
+    assert type(caught.value) is error
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(("task", "write", "message"), FILES.values(), ids=FILES)
+def test_a_file_that_is_no_such_head_is_refused(
+    task: HeadTask, write: Write, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "head.pth"
+    write(path)
+    options = {"maximum": 10.0} if task == "depth" else {}
+    assert refusal(task, path, CheckpointError, **options) == message.replace("PATH", str(path))
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Bomb()}, tmp_path / "head.pth")
+    message = refusal("segment", tmp_path / "head.pth", CheckpointError)
+    assert "holds more than tensors and plain values" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["head.pth"]
+
+
+@pytest.mark.parametrize("name", ["gone.pth", ".", "gone.pth#part", "dinov2_vits14_ade20k_linea"])
+def test_what_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
+    message = refusal("segment", tmp_path / name, CheckpointError)
+    path = tmp_path / name.partition("#")[0]
+    assert message == (
+        f"{path} is not a file; --head takes TASK=FILE, or a name from `clsspec models`"
+    )
+
+
+@pytest.mark.parametrize("part", ["classifier_1", ""])
+def test_a_part_that_is_not_there_is_refused(part: str, tmp_path: Path) -> None:
+    classifiers("0_1", "0_2")(tmp_path / "head.pth")
+    message = refusal("classify", Path(f"{tmp_path / 'head.pth'}#{part}"), CheckpointError)
+    assert f"holds 2 classifiers, none is called '{part}': classifier_1_blocks" in message
+    bare()(tmp_path / "head.pth")
+    message = refusal("classify", Path(f"{tmp_path / 'head.pth'}#{part}"), CheckpointError)
+    assert message == f"{tmp_path / 'head.pth'} holds a single head, none called '{part}'"
+
+
+def test_a_classifier_whose_name_and_width_disagree_is_refused(tmp_path: Path) -> None:
+    name = files.classifier_name(1, "0_1", pooled=False)
+    files.classifiers(tmp_path / "head.pth", {name: (5, 2 * WIDTH)})
+    taken = parse_layers("11")
+    message = refusal("classify", tmp_path / "head.pth", CheckpointError, layers=taken)
+    assert "head of width 48" in message
+
+
+def test_a_range_that_nobody_stated_is_asked_for(tmp_path: Path) -> None:
+    files.dinov2_depth(tmp_path / "head.pth", 2 * WIDTH)
+    message = (
+        "{} does not say where its range ends; give --max-depth in metres, 10 for NYU, 80 for KITTI"
+    )
+    assert refusal("depth", tmp_path / "head.pth", UsageError) == message.format("head.pth")
+    files.dinov2_depth(tmp_path / "nyu_kitti.pth", 2 * WIDTH)
+    assert refusal("depth", tmp_path / "nyu_kitti.pth", UsageError) == message.format(
+        "nyu_kitti.pth"
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "write"),
+    [
+        ("segment", lambda path: files.dinov3_segmentation(path, 4 * WIDTH, 5)),
+        ("depth", lambda path: files.dinov3_depth(path, 8 * WIDTH)),
+        ("segment", saved(files.linear(5, 4 * WIDTH))),
+    ],
+)
+def test_four_layers_that_nobody_named_are_asked_for(
+    task: HeadTask, write: Write, tmp_path: Path
+) -> None:
+    write(tmp_path / "nyu.pth")
+    assert refusal(task, tmp_path / "nyu.pth", UsageError) == (
+        "nyu.pth takes four layers and does not say which; name them with --head-layers, such as "
+        "8,9,10,11"
+    )
+
+
+def test_the_quarters_of_an_unofficial_depth_are_asked_for(tmp_path: Path) -> None:
+    files.dinov2_depth(tmp_path / "nyu.pth", 8 * WIDTH)
+    assert refusal("depth", tmp_path / "nyu.pth", UsageError, depth=6) == (
+        "nyu.pth takes four layers; which of 6 blocks is not official: name them with "
+        "--head-layers, such as 2:raw,5:raw,8:raw,11:raw"
+    )
+
+
+@pytest.mark.parametrize(("task", "times"), [("segment", 4), ("classify", 5)])
+def test_a_backbone_of_three_blocks_has_no_four_layers(
+    task: HeadTask, times: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "head.pth"
+    if task == "segment":
+        files.dinov2_segmentation(path, times * WIDTH, 5)
+    else:
+        torch.save(files.linear(5, times * WIDTH), path)
+    assert refusal(task, path, CheckpointError, depth=3).startswith("head.pth ")
+
+
+def test_layers_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    bare()(tmp_path / "head.pth")
+    taken = parse_layers("12")
+    assert refusal("classify", tmp_path / "head.pth", UsageError, layers=taken) == (
+        "layer 12 does not exist; accepted are 0 to 11"
+    )
+
+
+@pytest.mark.parametrize(("layers", "accepted"), [("0,1", "2 or twice"), ("0,1,2", "3 or twice")])
+def test_more_layers_than_the_head_is_wide_are_refused(
+    layers: str, accepted: str, tmp_path: Path
+) -> None:
+    bare()(tmp_path / "head.pth")
+    message = refusal(
+        "segment", tmp_path / "head.pth", CheckpointError, layers=parse_layers(layers)
+    )
+    assert accepted in message
+
+
+def test_layers_without_a_final_norm_are_named_raw(tmp_path: Path) -> None:
+    bare()(tmp_path / "head.pth")
+    with pytest.raises(UsageError, match="no final norm; ask for raw layers, such as 5:raw"):
+        read_head(
+            "classify",
+            tmp_path / "head.pth",
+            architecture(final_norm=False),
+            preprocessing(),
+            layers=parse_layers("11"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("task", "layers", "said"),
+    [("depth", "2,5,8,11", "without"), ("segment", "8,9,10,11:raw", "with")],
+)
+def test_dinov2s_layers_with_or_without_the_norm_contrary_to_its_code_are_refused(
+    task: HeadTask, layers: str, said: str, tmp_path: Path
+) -> None:
+    write = files.dinov2_depth if task == "depth" else files.dinov2_segmentation
+    write(tmp_path / "nyu.pth", (8 if task == "depth" else 4) * WIDTH, 5)
+    message = refusal(task, tmp_path / "nyu.pth", UsageError, layers=parse_layers(layers))
+    assert f"DINOv2's heads for {task} take layers {said} the final norm" in message
+
+
+def own(path: Path) -> None:
+    """Our own file of a head of five classes over the patches of the last layer."""
+    torch.save(files.linear(5, WIDTH), path.with_suffix(".pth"))
+    write_own(read("segment", path.with_suffix(".pth")), path)
+
+
+Edit = Callable[[dict[str, Any], State], object]
+
+
+def edited(path: Path, edit: Edit) -> Path:
+    """Our own file with another description or other tensors."""
+    own(path)
+    tensors = load_file(path)
+    from clsspec_export.checkpoints.files import read_safetensors
+
+    description = json.loads(read_safetensors(path)[1][METADATA_KEY])
+    edit(description, tensors)
+    save_file(tensors, path, {METADATA_KEY: json.dumps(description)})
+    return path
+
+
+OUTPUT = {"name": "cls", "kind": "cls", "layer": 11, "norm": True}
+OWN: dict[str, tuple[Edit, str]] = {
+    "a field that is missing": (
+        lambda d, t: d.pop("protocol"),
+        "its description, segment.protocol",
+    ),
+    "another task": (lambda d, t: d.update(task="sing"), "its description, "),
+    "a field that nobody knows": (lambda d, t: d.update(mood=1), "its description, segment.mood"),
+    "no inputs": (lambda d, t: d.update(inputs=[]), "its description, segment.inputs"),
+    "fewer classes than rows": (
+        lambda d, t: d["classes"].pop(),
+        "does not fit the backbone: weight (5, 24), bias (5,); expected (4, 24) and (4,) for ",
+    ),
+    "a layer that the backbone does not have": (
+        lambda d, t: d["inputs"][0].update(layer=12),
+        "does not fit the backbone: layer 12 does not exist; accepted are 0 to 11",
+    ),
+    "no patches": (
+        lambda d, t: d.update(inputs=[OUTPUT]),
+        "takes cls; accepted are inputs that differ, with patches among them",
+    ),
+    "an input twice": (
+        lambda d, t: d.update(inputs=2 * d["inputs"]),
+        "takes patches + patches; accepted are inputs that differ",
+    ),
+    "another tensor": (
+        lambda d, t: t.update(scale=torch.ones(1)),
+        "holds bias, scale, weight; a head of ours holds weight and bias",
+    ),
+    "not a number": (
+        lambda d, t: t["bias"].fill_(torch.nan),
+        "its bias is not made of finite numbers",
+    ),
+    "integers": (
+        lambda d, t: t.update(bias=torch.ones(5, dtype=torch.int32)),
+        "its bias is not made of finite numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "message"), OWN.values(), ids=OWN)
+def test_a_broken_file_of_our_own_is_refused(edit: Edit, message: str, tmp_path: Path) -> None:
+    path = edited(tmp_path / "own.safetensors", edit)
+    found = refusal("segment", path, CheckpointError)
+    assert found.startswith(str(path))
+    assert message in found
+
+
+def test_a_description_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    save_file(files.linear(5, WIDTH), path, {METADATA_KEY: "{"})
+    assert "its description, " in refusal("segment", path, CheckpointError)
+
+
+def test_our_own_file_says_its_task(tmp_path: Path) -> None:
+    own(tmp_path / "own.safetensors")
+    message = refusal("depth", tmp_path / "own.safetensors", CheckpointError, maximum=None)
+    assert re.search(r"own.safetensors is a head for segment, not for depth$", message)
+
+
+@pytest.mark.parametrize(
+    ("part", "options"),
+    [("#x", {}), ("", {"maximum": 10.0}), ("", {"layers": parse_layers("3")})],
+)
+def test_options_that_our_own_file_has_no_use_for_are_refused(
+    part: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    own(tmp_path / "own.safetensors")
+    path = Path(f"{tmp_path / 'own.safetensors'}{part}")
+    message = refusal("segment", path, UsageError, **options)
+    assert "says itself what it takes and gives" in message
+
+
+def test_a_damaged_safetensors_file_is_refused(tmp_path: Path) -> None:
+    own(tmp_path / "own.safetensors")
+    content = (tmp_path / "own.safetensors").read_bytes()
+    (tmp_path / "own.safetensors").write_bytes(content[:-8])
+    message = refusal("segment", tmp_path / "own.safetensors", CheckpointError)
+    assert "own.safetensors is not a readable safetensors file" in message
+
+
+def test_a_bare_layer_of_twice_the_width_needs_to_be_told_its_layers(tmp_path: Path) -> None:
+    torch.save(files.linear(5, 2 * WIDTH), tmp_path / "head.pth")
+    fitting = architecture(), preprocessing()
+    with pytest.raises(UsageError, match=r"patches of two layers, or of one and its \[CLS\]"):
+        read_head("segment", tmp_path / "head.pth", *fitting)
+    for layers, names in (("11", ["patches", "cls"]), ("10,11", ["patches_10", "patches"])):
+        head = read_head("segment", tmp_path / "head.pth", *fitting, layers=parse_layers(layers))
+        assert [output.name for output in head.description.inputs] == names
