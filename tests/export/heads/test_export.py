@@ -159,7 +159,9 @@ def views_of(task: HeadTask, made: Made) -> list[Tensor]:
         return [pixels[:, :, top : top + 224, left : left + 224]]
     if task == "depth":
         return [_padded(pixels, made.patch), _padded(pixels.flip(3), made.patch)]
-    first, last = pixels[:, :, :, :short], pixels[:, :, :, -short:]
+    first = pixels[:, :, :, :short]
+    mirrored_too = made.base == DINOV2  # four layers: DINOv2's `ms`, averaged over the mirror image
+    last = (pixels.flip(3) if mirrored_too else pixels)[:, :, :, -short:]
     return [_padded(first, made.patch), _padded(last, made.patch)]
 
 
