@@ -7,6 +7,7 @@ from typing import Literal
 EngineName = Literal["onnxruntime", "openvino"]
 EngineChoice = Literal["auto", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
+Storage = Literal["fp32", "fp16"]
 Policy = Literal["squash", "crop", "fit", "short"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 CropOffset = Literal["round", "floor"]

@@ -6,12 +6,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from clsspec_serve.choices import CropOffset, HeadTask, Interpolation, Policy
+from clsspec_serve.choices import CropOffset, HeadTask, Interpolation, Policy, Storage
 from clsspec_serve.heads import AnyHead
-from clsspec_serve.schema import Count, Output, Positive, Scale, Strict
+from clsspec_serve.schema import Count, Output, Positive, Scale, Sentence, Strict
 
-SCHEMA_VERSION = 2
-"""Raised when an older clsspec could misread a bundle; a newer schema is refused."""
+SCHEMA_VERSION = 3
+"""Raised with each new field, which an older clsspec refuses: it is then to say why."""
+
+STORAGE: dict[Storage, str] = {
+    "fp32": "fp32",
+    "fp16": "fp16: the backbone's matrices are rounded to half precision; computing is fp32",
+}
+"""What a manifest's `storage` says, in words."""
 
 
 class Preprocessing(Strict):
@@ -146,10 +152,16 @@ class Parity(Strict):
 
 
 class Manifest(Strict):
-    """Everything a runtime needs to know about a bundle. Paths in `files` are POSIX, relative."""
+    """Everything a runtime needs to know about a bundle. Paths in `files` are POSIX, relative.
+
+    `description`: a sentence by whoever trained the model, such as what it was trained on.
+    `storage`: with fp16 the backbone's matrices are rounded to half precision, and stored in it.
+    """
 
     schema_version: int = SCHEMA_VERSION
     name: str
+    description: Sentence | None = None
+    storage: Storage = "fp32"
     architecture: Architecture
     preprocessing: Preprocessing
     position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""Where bundles come from: a folder on this machine or the Hugging Face Hub."""
+"""Where bundles come from: this package, a folder on this machine or the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from clsspec_serve.bundle import MANIFEST, Bundle, open_bundle
 from clsspec_serve.errors import UsageError
 from clsspec_serve.hub import parse_hub, snapshot
 
+EMBEDDED = Path(__file__).parent / "default_model"
+"""The bundle inside of this package, where there is one."""
+
 
 def find_bundle(reference: str | Path | None) -> Bundle:
     """Open the bundle that `reference` names: a folder, read in place, or `hf:owner/name[@rev]`.
 
-    Raises `UsageError` without a reference, `SourceError` when a download fails, `BundleError`
-    when the folder is not a whole bundle.
+    None names the embedded one. Raises `UsageError` where there is none, `SourceError` when a
+    download fails, `BundleError` when the folder is not a whole bundle.
     """
+    if reference is None and EMBEDDED.is_dir():
+        return open_bundle(EMBEDDED)
     if reference is None:
         raise UsageError(
             "no model given; name a bundle's folder or hf:owner/name with --model "

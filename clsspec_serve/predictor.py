@@ -274,15 +274,16 @@ class Model:
 
 
 def load(
-    model: str | Path | None,
+    model: str | Path | None = None,
     *,
     engine: EngineChoice = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
 ) -> Model:
-    """Open a bundle (a folder or `hf:owner/name[@revision]`) on an engine.
+    """Open a bundle on an engine: a folder, `hf:owner/name[@revision]`, or the embedded one.
 
-    Raises `UsageError` for None, `BundleError`, `SourceError` or `EngineError`.
+    Raises `UsageError` for None where none is embedded, `BundleError`, `SourceError` or
+    `EngineError`.
     """
     return start(find_bundle(model), engine=engine, precision=precision, threads=threads)
 

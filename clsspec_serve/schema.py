@@ -12,6 +12,7 @@ Positive = Annotated[int, Field(gt=0)]
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """What a terminal may be shown."""
+Sentence = Annotated[Name, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from tiny_bundle import write_tiny_bundle
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,3 +85,36 @@ def test_no_engine_and_no_torch_is_needed_to_install(wheel: zipfile.Path) -> Non
     }
     for name in ("torch", "timm", "onnx", "openvino"):
         assert not any(line.startswith(f"Requires-Dist: {name}") for line in needed)
+
+
+def test_an_embedded_bundle_is_shipped_whole_and_found(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    skipped = shutil.ignore_patterns("__pycache__", "default_model")
+    for name in ("clsspec_serve", "export", "cli"):
+        shutil.copytree(ROOT / name, source / name, ignore=skipped)
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, source)
+    bundle = write_tiny_bundle(source / "clsspec_serve" / "default_model")
+    expected = {file.relative_to(source).as_posix() for file in bundle.rglob("*") if file.is_file()}
+
+    command = (sys.executable, "-m", "build", "--wheel", "--sdist", "--no-isolation", str(source))
+    subprocess.run(command, check=True, capture_output=True)
+    (archive,) = (source / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        found = {name.partition("/")[2] for name in file.getnames()}
+    assert expected <= found
+    (wheel,) = (source / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "installed")
+
+    code = "import sys; sys.argv = ['clsspec', 'inspect']; from clsspec_cli.app import main; main()"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CLSSPEC_")}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,  # not the checkout, which would be imported
+        env=environment | {"PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("model: tiny, the embedded one ")

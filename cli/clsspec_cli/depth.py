@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from clsspec_cli import options
+from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.destination import destination
 from clsspec_cli.pictures import image_limits, network_size, predict_files
 
@@ -71,7 +72,7 @@ def depth(
     from clsspec_serve.pictures.colormap import colour_levels
     from clsspec_serve.pictures.depths import colour_depth, depth_png, depth_scale
     from clsspec_serve.pictures.look import encode_picture
-    from clsspec_serve.predictor import load
+    from clsspec_serve.predictor import start
     from clsspec_serve.whole import require_writable, write_whole
 
     target = destination(
@@ -96,7 +97,8 @@ def depth(
         colour_levels(colormap)
     for path in target.paths:
         require_writable(path)
-    loaded = load(model, engine=engine, precision=precision, threads=threads)
+    bundle = chosen_bundle(model)
+    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
     maximum = require_head(loaded.manifest.heads, DepthHead).maximum
     if target.form == "png":
         depth_scale(maximum)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clsspec_cli import options
+from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.pictures import network_size
 from clsspec_serve.evaluation.words import DatasetName, EvalTask
 
@@ -108,7 +109,6 @@ def evaluate(
     from clsspec_serve.evaluation.opening import check_used, choose_task, open_labelled, open_train
     from clsspec_serve.evaluation.reported import evaluate_and_report
     from clsspec_serve.layers import select_heads
-    from clsspec_serve.models import find_bundle
     from clsspec_serve.predictor import start
     from clsspec_serve.request import settle
 
@@ -121,7 +121,7 @@ def evaluate(
         "stride": stride,
         "flip": flip,
     }
-    bundle = find_bundle(model)
+    bundle = chosen_bundle(model)
     heads = [] if chosen == "knn" else select_heads(bundle.manifest.heads, (chosen,))
     test = open_labelled(dataset, chosen, data, heads, split=split, units=units)
     known = open_train(dataset, data, train) if chosen == "knn" else None

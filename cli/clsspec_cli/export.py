@@ -13,6 +13,7 @@ import typer
 
 from clsspec_cli import options
 from clsspec_serve.choices import HeadTask
+from clsspec_serve.choices import Storage as StorageName
 from clsspec_serve.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,13 @@ Plain = Annotated[
     bool,
     typer.Option("--plain", help="Keep a plain checkpoint plain instead of lifting it."),
 ]
+Storage = Annotated[
+    StorageName,
+    typer.Option(
+        help="Of the weights on disk. fp16 rounds the backbone's matrices and halves the bundle; "
+        "computing stays fp32."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")]
 
 
@@ -70,6 +78,7 @@ def export(
     head_layers: HeadLayers = None,
     max_depth: MaxDepth = None,
     plain: Plain = False,
+    storage: Storage = "fp32",
     force: Force = False,
 ) -> None:
     """Turn a checkpoint into a bundle: an ONNX graph, its weights and one manifest.
@@ -82,6 +91,7 @@ def export(
     from clsspec_export.export import architecture_of, export_bundle, lift
     from clsspec_export.fetch import resolve_head
     from clsspec_export.heads.read import read_head
+    from clsspec_export.storage import round_to_fp16
     from clsspec_serve.layers import parse_layers
 
     if os.path.exists(out) and not force:
@@ -100,6 +110,8 @@ def export(
     report(f"reading {checkpoint}")
     loaded, origin = load_checkpoint(checkpoint, architecture=arch, rules=rules)
     lifted = lift(loaded, plain=plain)
+    if storage == "fp16":
+        lifted = round_to_fp16(lifted)
     heads = []
     for task, found in files.items():
         report(f"reading {found.reference}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, get_args
 import typer
 
 from clsspec_cli import options
+from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.destination import Destination, destination, names_in_file
 from clsspec_cli.pictures import image_limits, network_size, predict_files
 from clsspec_serve.choices import Format
@@ -62,7 +63,7 @@ def extract(
     a file of its own, the others are written all the same.
     """
     from clsspec_serve.layers import parse_layers, parse_tasks
-    from clsspec_serve.predictor import load
+    from clsspec_serve.predictor import start
     from clsspec_serve.whole import require_writable
 
     target = destination(
@@ -78,7 +79,8 @@ def extract(
     }
     for path in target.paths:
         require_writable(path)
-    loaded = load(model, engine=engine, precision=precision, threads=threads)
+    bundle = chosen_bundle(model)
+    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
     request = loaded.request(**asked)
     arrays = request.names
     if target.form == "npy" and len(arrays) != 1:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clsspec_cli import fit_options, options
+from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.pictures import network_size
 from clsspec_serve.choices import HeadTask
 from clsspec_serve.errors import UsageError
@@ -91,7 +92,7 @@ def fit(
     from clsspec_export.fit.labelled import HeldOut, Labelled
     from clsspec_export.fit.training import Settings
     from clsspec_serve.layers import parse_layers
-    from clsspec_serve.predictor import load
+    from clsspec_serve.predictor import start
 
     chosen = parse_layers(layers)
     network = network_size(size)
@@ -102,7 +103,8 @@ def fit(
         training, validation = HeldOut(share, seed).split(training, data)
     else:
         validation = labelled.validation(val, training)
-    loaded = load(model, engine=engine, precision=precision, threads=threads)
+    bundle = chosen_bundle(model)
+    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
     blueprint = Blueprint(
         manifest=loaded.manifest,
         layers=chosen,

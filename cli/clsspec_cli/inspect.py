@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 
 from clsspec_cli import options
+from clsspec_cli.chosen import chosen_bundle
 
 
-def inspect(bundle: options.BundleFolder, as_json: options.Json = False) -> None:
+def inspect(bundle: options.BundleFolder = None, as_json: options.Json = False) -> None:
     """Say what a bundle is: architecture, specialization, parameters, FLOPs, layers and files."""
     from clsspec_serve.arithmetic import total_macs, weight_products
-    from clsspec_serve.models import find_bundle
+    from clsspec_serve.manifest import STORAGE
 
-    opened = find_bundle(bundle)
+    opened = chosen_bundle(bundle)
     manifest = opened.manifest
     architecture, preprocessing = manifest.architecture, manifest.preprocessing
     patch = architecture.patch_size
@@ -31,11 +32,13 @@ def inspect(bundle: options.BundleFolder, as_json: options.Json = False) -> None
     provenance = manifest.provenance
     rows = [
         ("name", manifest.name),
+        *(() if manifest.description is None else [("description", manifest.description)]),
         ("architecture", architecture.name),
         ("specialized", split),
         ("tokens", f"[CLS], {architecture.registers} registers, patches of {patch} px"),
         ("attention bias", "k', v' per layer and head" if architecture.attention_bias else "none"),
         ("parameters", f"{architecture.parameters:,}"),
+        ("storage", STORAGE[manifest.storage]),
         ("work", f"{gflops:.1f} GFLOPs at {grid[0] * patch}x{grid[1] * patch}"),
         ("sliced GEMMs", f"{sliced} blocks multiply QKV as two products"),
         ("position", manifest.position.model_dump_json()),

@@ -30,7 +30,8 @@ Model = Annotated[
         "--model",
         "-m",
         envvar="CLSSPEC_MODEL",
-        help="A bundle's folder, or hf:owner/name[@revision].",
+        help="A bundle's folder, or hf:owner/name[@revision]. The embedded model, where there is "
+        "one, unless given.",
         show_default=False,
     ),
 ]
@@ -136,7 +137,14 @@ Background = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 BundleFolder = Annotated[
-    str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or hf:owner/name[@revision].")
+    str | None,
+    typer.Argument(
+        metavar="BUNDLE",
+        envvar="CLSSPEC_MODEL",
+        help="A bundle's folder, or hf:owner/name[@revision]. The embedded model, where there is "
+        "one, unless given.",
+        show_default=False,
+    ),
 ]
 Checkpoint = Annotated[
     str,

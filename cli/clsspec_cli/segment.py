@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from clsspec_cli import options
+from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.destination import destination
 from clsspec_cli.pictures import image_limits, network_size, predict_files
 from clsspec_serve.errors import UsageError
@@ -70,7 +71,7 @@ def segment(
     from clsspec_serve.pictures.look import PAINT, encode_picture
     from clsspec_serve.pictures.masks import VOID_BYTE, areas, mask_png
     from clsspec_serve.pictures.masks import overlay as painted
-    from clsspec_serve.predictor import load
+    from clsspec_serve.predictor import start
     from clsspec_serve.whole import require_writable, write_whole
 
     target = destination(
@@ -93,7 +94,8 @@ def segment(
     }
     for path in target.paths:
         require_writable(path)
-    loaded = load(model, engine=engine, precision=precision, threads=threads)
+    bundle = chosen_bundle(model)
+    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
     classes = require_head(loaded.manifest.heads, SegmentationHead).classes
     if target.form == "png" and len(classes) > VOID_BYTE:
         raise UsageError(

@@ -5,19 +5,19 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from clsspec_cli import options
+from clsspec_cli.chosen import chosen_bundle
 from clsspec_serve.errors import BundleError, ExportError
 
 
-def verify(bundle: options.BundleFolder) -> None:
+def verify(bundle: options.BundleFolder = None) -> None:
     """Check a bundle's files, and every engine here against the PyTorch outputs it carries.
 
     With ONNX Runtime installed, the graph's matrix products are counted too.
     """
     from clsspec_serve.bundle import REFERENCE
-    from clsspec_serve.models import find_bundle
     from clsspec_serve.verification import uncovered_heads, verify_engines
 
-    opened = find_bundle(bundle)
+    opened = chosen_bundle(bundle)
     print(f"files: {len(opened.manifest.files)} whole")
     failed = []
     for report in verify_engines(opened):

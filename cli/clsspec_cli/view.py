@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clsspec_cli import options
+from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.destination import destination
 from clsspec_cli.pictures import image_limits, network_size, predict_files
 from clsspec_serve.choices import Policy
@@ -101,7 +102,7 @@ def view(
     from clsspec_serve.pictures.look import FORMATS, look, parse_point
     from clsspec_serve.pictures.panels import check_size, wrapped
     from clsspec_serve.pictures.pca import fit
-    from clsspec_serve.predictor import load
+    from clsspec_serve.predictor import start
     from clsspec_serve.whole import require_writable
 
     forms = [suffix[1:] for suffix in FORMATS]
@@ -119,7 +120,8 @@ def view(
     }
     for path in target.paths:
         require_writable(path)
-    loaded = load(model, engine=engine, precision=precision, threads=threads)
+    bundle = chosen_bundle(model)
+    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
     heads = loaded.manifest.heads
     asked["tasks"] = ("patches", *(head.task for head in heads if head.task in SHOWN))
     (patches,) = select_outputs(loaded.manifest.outputs, ("patches",), chosen)

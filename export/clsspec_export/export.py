@@ -14,7 +14,7 @@ from clsspec_export.checkpoints.checkpoint import Checkpoint, Origin
 from clsspec_export.features import features
 from clsspec_export.heads.graph import add_head
 from clsspec_export.heads.linear import LinearHead
-from clsspec_export.model_card import model_card
+from clsspec_export.model_card import CARD, model_card
 from clsspec_export.onnx_graph import export_graph, fold_pixels
 from clsspec_export.reference import Reference, shrink
 from clsspec_export.samples import check_inputs
@@ -96,7 +96,8 @@ def export_bundle(
     with new_bundle(destination, replace=replace) as folder:
         report("writing the graph")
         proj = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
-        export_graph(exportable(checkpoint.model, outputs, proj), folder / GRAPH)
+        backbone = exportable(checkpoint.model, outputs, proj)
+        export_graph(backbone, folder / GRAPH, storage=checkpoint.storage)
         np.save(folder / POSITION, checkpoint.table.numpy(), allow_pickle=False)
 
         report("auditing the products of the graph")
@@ -106,6 +107,8 @@ def export_bundle(
 
         manifest = Manifest(
             name=destination.name,
+            description=checkpoint.description,
+            storage=checkpoint.storage,
             architecture=architecture,
             preprocessing=checkpoint.preprocessing,
             position=checkpoint.position,
@@ -127,7 +130,7 @@ def export_bundle(
         save_samples(shrink(samples[1:]), folder / REFERENCE)
 
         manifest = manifest.model_copy(update={"parity": tuple(parity)})
-        (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
+        (folder / CARD).write_text(model_card(manifest), encoding="utf-8")
         if origin.licence_text is not None:
             (folder / LICENCE).write_text(origin.licence_text, encoding="utf-8")
         manifest = manifest.model_copy(update={"files": describe_folder(folder)})

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from clsspec_export.backbone import Backbone
+from clsspec_export.storage import store_as_fp16
+from clsspec_serve.choices import Storage
 from clsspec_serve.errors import ExportError
 from clsspec_serve.manifest import Preprocessing
 
@@ -51,12 +53,13 @@ def fold_pixels(proj: nn.Conv2d, preprocessing: Preprocessing) -> nn.Conv2d:
     return folded
 
 
-def export_graph(backbone: Backbone, path: Path) -> None:
+def export_graph(backbone: Backbone, path: Path, *, storage: Storage = "fp32") -> None:
     """Write `path` and its weights beside it (`path` + `.data`).
 
     Inputs `pixels (B, 4, h * patch, w * patch) uint8` and `position (h, w, C) float32`; outputs as
     `backbone.outputs`. The example has a batch of 3 and a grid that is not square, since the
-    exporter takes sizes of 1 and equal sizes for constants.
+    exporter takes sizes of 1 and equal sizes for constants. `storage`: fp16 for weights that are
+    rounded to it.
     """
     patch = backbone.proj.kernel_size[0]
     example: tuple[Tensor, Tensor] = (
@@ -75,6 +78,7 @@ def export_graph(backbone: Backbone, path: Path) -> None:
             {0: rows, 1: columns},
         ),
         external_data=True,
+        storage=storage,
     )
 
 
@@ -87,6 +91,7 @@ def write_graph(
     output_names: Sequence[str],
     dynamic_shapes: tuple[Any, ...],
     external_data: bool,
+    storage: Storage = "fp32",
 ) -> None:
     """Export any module, without what the exporter notes of this machine."""
     with warnings.catch_warnings():
@@ -107,4 +112,6 @@ def write_graph(
     for node in program.model.graph.all_nodes():
         # The exporter notes its stack traces there: this machine's paths, and half of the file.
         node.metadata_props.clear()
+    if storage == "fp16":
+        store_as_fp16(program.model.graph)
     program.save(path, external_data=external_data)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from clsspec_serve import load, predictor
+from clsspec_serve import load, models, predictor
 from clsspec_serve.heads import Protocol
 from clsspec_serve.pictures.colormap import colour
 
@@ -200,7 +200,7 @@ def test_colours_go_beside_the_depth(clsspec: Clsspec, bundle: Path, photo: Path
 def test_a_colour_map_that_does_not_exist_is_refused_before_the_model_is_loaded(
     clsspec: Clsspec, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(models, "find_bundle", lambda *_: pytest.fail("the model was loaded"))
     result = clsspec("depth", photo, "-m", "m", "--colormap", "mud")
     assert result.code == 2
     assert "mud" in result.error()
@@ -271,7 +271,7 @@ def test_a_bundle_without_the_head_names_those_that_it_has(
 def test_a_place_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     clsspec: Clsspec, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(models, "find_bundle", lambda *_: pytest.fail("the model was loaded"))
     result = clsspec("depth", photo, "-m", "m", "--out", photo / "x.png")
     assert result.code == 1
     assert result.error().endswith("Not a directory")

@@ -116,7 +116,63 @@ def test_a_missing_extra_names_the_command_that_installs_it(
     )
 
 
+def test_weights_are_stored_in_half_precision_on_request(
+    clsspec: Clsspec, exported: Path, tmp_path: Path
+) -> None:
+    from tiny_architecture import NAME
+
+    out = tmp_path / "half"
+    assert clsspec("export", f"random:{NAME}", "--out", out, "--storage", "fp16").code == 0
+    half, whole = open_bundle(out).manifest, open_bundle(exported).manifest
+    assert (half.storage, whole.storage) == ("fp16", "fp32")
+    weights = "model.onnx.data"
+    assert half.files[weights].size < 0.8 * whole.files[weights].size  # half is the folded kernel
+    assert "half precision" in clsspec("inspect", out).out
+    assert "half precision" not in clsspec("inspect", exported).out
+
+
+def native(path: Path, largest: float = 1.0) -> Path:
+    """A specialized checkpoint with a description, its largest weight where it is told."""
+    import timm
+    import torch
+    from tiny_architecture import NAME
+
+    from clsspec_export.checkpoints.native import save_native
+    from clsspec_export.specialize import paper_specialization, specialize
+
+    model = specialize(timm.create_model(NAME, num_classes=0), paper_specialization(2))
+    with torch.no_grad():
+        model.blocks[1].attn.proj.weight[0, 0] = largest
+    save_native(model, path, architecture=NAME, description="trained on 7 rooms")
+    return path
+
+
+def test_a_description_travels_from_the_checkpoint_into_the_bundle(
+    clsspec: Clsspec, tmp_path: Path
+) -> None:
+    out = tmp_path / "rooms"
+    assert clsspec("export", native(tmp_path / "a.safetensors"), "--out", out).code == 0
+    assert open_bundle(out).manifest.description == "trained on 7 rooms"
+    assert "\ntrained on 7 rooms\n" in (out / "README.md").read_text()
+    lines = clsspec("inspect", out).out.splitlines()
+    assert "description trained on 7 rooms" in [" ".join(line.split()) for line in lines]
+
+
+def test_a_weight_beyond_half_precision_is_one_line_and_no_bundle(
+    clsspec: Clsspec, tmp_path: Path
+) -> None:
+    file, out = native(tmp_path / "a.safetensors", largest=-1e5), tmp_path / "rooms"
+    result = clsspec("export", file, "--out", out, "--storage", "fp16")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.splitlines() == [
+        f"reading {file}",
+        "clsspec: blocks.1.attn.proj.weight holds values up to 100000, fp16 up to 65504; "
+        "accepted for this checkpoint is --storage fp32",
+    ]
+    assert not out.exists()
+
+
 def test_an_exported_manifest_is_json_for_people(exported: Path) -> None:
     text = (exported / "clsspec.json").read_text(encoding="utf-8")
-    assert text.startswith('{\n  "schema_version": 2,')
+    assert text.startswith('{\n  "schema_version": 3,')
     assert json.loads(text)["name"] == "toy"

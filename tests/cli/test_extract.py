@@ -202,7 +202,7 @@ def test_nothing_is_computed_for_a_place_that_cannot_be_written(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("clsspec_serve.predictor.load", refuse)
+    monkeypatch.setattr("clsspec_serve.models.find_bundle", refuse)
     photo = save_picture(tmp_path / "a.png")
     result = clsspec("extract", photo, "--model", "m", "--out", photo / "x")
     assert result.code == 1

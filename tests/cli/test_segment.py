@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from clsspec_serve import load, predictor
+from clsspec_serve import load, models, predictor
 from clsspec_serve.heads import Category, Protocol
 from clsspec_serve.pictures.look import PAINT
 
@@ -386,7 +386,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_written(
 def test_a_place_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     clsspec: Clsspec, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(models, "find_bundle", lambda *_: pytest.fail("the model was loaded"))
     result = clsspec("segment", photo, "-m", "m", "--out", photo / "x.png")
     assert result.code == 1
     assert result.error().endswith("Not a directory")

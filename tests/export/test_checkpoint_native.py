@@ -104,6 +104,23 @@ def test_rotary_periods_that_were_changed_are_kept(tmp_path: Path) -> None:
     assert checkpoint.position == RotaryPosition(head_dim=16)
 
 
+def test_a_description_is_kept(tmp_path: Path) -> None:
+    model, file = _trained(NAMES[0], SPLITS["paper"]), tmp_path / "a.safetensors"
+    save_native(model, file, architecture=NAMES[0], description="trained on 7 rooms")
+    assert read_checkpoint(file).description == "trained on 7 rooms"
+    save_native(model, file, architecture=NAMES[0])
+    assert read_checkpoint(file).description is None
+
+
+@pytest.mark.parametrize("description", ["two\nlines", ""])
+def test_a_description_that_is_no_line_is_refused(description: str, tmp_path: Path) -> None:
+    model, file = _trained(NAMES[0], SPLITS["paper"]), tmp_path / "a.safetensors"
+    with pytest.raises(UsageError, match=r"a\.safetensors, description: String should ") as caught:
+        save_native(model, file, architecture=NAMES[0], description=description)
+    assert "\n" not in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_model_that_is_not_specialized_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not specialized"):
         save_native(timm.create_model(NAMES[0]), tmp_path / "a.safetensors", architecture=NAMES[0])

@@ -35,7 +35,7 @@ def change_weights(graph: Path) -> None:
 def reuse_graph(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, tamper: Tamper | None) -> None:
     """Stand in for the slow part of an export: a copy of the graph that it wrote before."""
 
-    def copy(backbone: Backbone, path: Path) -> None:
+    def copy(backbone: Backbone, path: Path, **_: object) -> None:
         for name in ("model.onnx", "model.onnx.data"):
             shutil.copy(bundle.path / name, path.with_name(name))
         if tamper is not None:

@@ -86,11 +86,22 @@ def test_a_newer_schema_asks_for_an_upgrade(tiny_bundle: Path) -> None:
     )
 
 
+def test_a_bundle_of_the_second_schema_is_still_opened(tiny_bundle: Path) -> None:
+    # The second schema had no description, and stored weights in one way.
+    def as_second(manifest: dict[str, Any]) -> None:
+        manifest["schema_version"] = 2
+        del manifest["description"], manifest["storage"]
+
+    change(tiny_bundle, as_second)
+    manifest = open_bundle(tiny_bundle).manifest
+    assert (manifest.description, manifest.storage) == (None, "fp32")
+
+
 def test_a_bundle_of_the_first_schema_is_still_opened(tiny_bundle: Path) -> None:
     # The first schema had no heads, and nothing about them in what was measured.
     def as_first(manifest: dict[str, Any]) -> None:
         manifest["schema_version"] = 1
-        del manifest["heads"]
+        del manifest["heads"], manifest["description"], manifest["storage"]
         manifest["parity"] = [
             {
                 "engine": "onnxruntime",
@@ -117,6 +128,9 @@ def test_a_bundle_of_the_first_schema_is_still_opened(tiny_bundle: Path) -> None
         (lambda manifest: manifest["architecture"].update(patch_size=0), "architecture.patch_size"),
         (lambda manifest: manifest.pop("outputs"), "outputs"),
         (lambda manifest: manifest.update(outputs=[]), "outputs"),
+        (lambda manifest: manifest.update(storage="int8"), "storage"),
+        (lambda manifest: manifest.update(description="two\nlines"), "description"),
+        (lambda manifest: manifest.update(description=""), "description"),
     ],
 )
 def test_a_wrong_field_is_named(

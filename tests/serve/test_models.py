@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from standins.hub import Hub
 
+from clsspec_serve import load, models
 from clsspec_serve.errors import BundleError, SourceError, UsageError
 from clsspec_serve.models import find_bundle
 
@@ -35,7 +36,27 @@ def test_a_home_folder_that_nobody_has_is_a_missing_bundle() -> None:
         find_bundle("~nobody-of-that-name/tiny")
 
 
-def test_no_model_says_how_to_name_one() -> None:
+def test_without_a_name_it_is_the_embedded_one(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "EMBEDDED", tiny_bundle)
+    assert find_bundle(None).path == tiny_bundle
+    assert load().manifest.name == "tiny"
+
+
+def test_an_embedded_bundle_is_checked_like_any_other(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "EMBEDDED", tiny_bundle)
+    (tiny_bundle / "position.npy").unlink()
+    with pytest.raises(BundleError, match=r"position\.npy is missing"):
+        find_bundle(None)
+
+
+def test_without_an_embedded_one_no_model_says_how_to_name_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "EMBEDDED", tmp_path / "default_model")
     with pytest.raises(UsageError, match=r"--model .*clsspec export"):
         find_bundle(None)
 

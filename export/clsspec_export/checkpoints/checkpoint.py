@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clsspec_export.specialize import ViT
+from clsspec_serve.choices import Storage
 from clsspec_serve.errors import CheckpointError
 from clsspec_serve.manifest import LearnedPosition, Preprocessing, RotaryPosition
 
@@ -21,7 +22,8 @@ class Checkpoint:
 
     `model` is in eval mode, fp32, its weights loaded, its blocks ours (`specialize`). `table` is
     what the position rule resizes: `(h0, w0, D)` for a learned map, the `(head_dim / 4,)` periods
-    for a rotary one.
+    for a rotary one. `description` says in a sentence what the model was trained on. `storage` is
+    the precision that its matrices are rounded to.
     """
 
     model: ViT
@@ -30,6 +32,8 @@ class Checkpoint:
     position: LearnedPosition | RotaryPosition
     table: Tensor
     preprocessing: Preprocessing
+    description: str | None = None
+    storage: Storage = "fp32"
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from clsspec_serve.manifest import (
     RotaryPosition,
     Specialization,
 )
-from clsspec_serve.schema import Strict
+from clsspec_serve.schema import Sentence, Strict
 
 FORMAT = "clsspec"
 METADATA_KEY = "clsspec"
@@ -57,7 +57,7 @@ class NativeConfig(Strict):
 
     `architecture` and `arguments` are what `timm.create_model` gets; `specialization` and
     `attention_bias` then say what is split, whatever the name stands for. Without `position` or
-    `preprocessing` they are timm's for that architecture.
+    `preprocessing` they are timm's for that architecture. `description` is the bundle's.
     """
 
     architecture: str
@@ -66,6 +66,7 @@ class NativeConfig(Strict):
     attention_bias: bool = False
     position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")] | None = None
     preprocessing: Preprocessing | None = None
+    description: Sentence | None = None
 
     @field_validator("arguments")
     @classmethod
@@ -82,24 +83,31 @@ def save_native(
     architecture: str,
     arguments: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
+    description: str | None = None,
 ) -> None:
     """Write a specialized model, trained under a name of timm or clsspec, for `clsspec export`.
 
     `arguments` are those beside the name that `timm.create_model` got. A classifier is left out.
-    Raises `UsageError` for a model that is not specialized.
+    `description` is a sentence for people, such as what the model was trained on: bundles made from
+    the file carry it. Raises `UsageError` for a model that is not specialized, and for a
+    description of more than one line.
     """
     specialization = specialization_of(model)
     if specialization is None:
         raise UsageError("the model is not specialized; timm's own formats hold plain models")
     position, table = timm_position(model)
-    config = NativeConfig(
-        architecture=architecture,
-        arguments={key: v for key, v in (arguments or {}).items() if key != "num_classes"},
-        specialization=specialization,
-        attention_bias=has_attention_bias(model),
-        position=position,
-        preprocessing=preprocessing or from_timm(model),
-    )
+    try:
+        config = NativeConfig(
+            architecture=architecture,
+            arguments={key: v for key, v in (arguments or {}).items() if key != "num_classes"},
+            specialization=specialization,
+            attention_bias=has_attention_bias(model),
+            position=position,
+            preprocessing=preprocessing or from_timm(model),
+            description=description,
+        )
+    except ValidationError as error:
+        raise UsageError(f"{path}, {first_problem(error)}") from error
     state = {
         key: value.contiguous()
         for key, value in model.state_dict().items()
@@ -157,6 +165,7 @@ def build(config: NativeConfig, state: StateDict, source: str, file_format: str)
         position=config.position or position,
         table=table,
         preprocessing=config.preprocessing or from_timm(model),
+        description=config.description,
     )
 
 

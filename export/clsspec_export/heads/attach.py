@@ -12,7 +12,7 @@ import torch
 from clsspec_export.heads.graph import add_head
 from clsspec_export.heads.linear import LinearHead, checked
 from clsspec_export.heads.modules import module
-from clsspec_export.model_card import model_card
+from clsspec_export.model_card import CARD, model_card
 from clsspec_export.reference import shrink
 from clsspec_export.samples import check_inputs
 from clsspec_serve.bundle import (
@@ -28,7 +28,7 @@ from clsspec_serve.choices import EngineName, HeadTask
 from clsspec_serve.engines.select import installed_engines
 from clsspec_serve.errors import ExportError, UsageError
 from clsspec_serve.layers import Layer, select_outputs
-from clsspec_serve.manifest import Manifest, Parity
+from clsspec_serve.manifest import SCHEMA_VERSION, Manifest, Parity
 from clsspec_serve.parity import (
     Difference,
     Sample,
@@ -83,6 +83,7 @@ def attach(
             add_head(head, architecture, folder)
         manifest = bundle.manifest.model_copy(
             update={
+                "schema_version": SCHEMA_VERSION,
                 "name": destination.name,
                 "heads": (*kept, *(head.description for head in new)),
             }
@@ -98,7 +99,7 @@ def attach(
             measured[engine] = _measure(start(written, engine=engine), engine, new, samples)
         parity = tuple(_joined(each, measured, tasks) for each in manifest.parity)
         manifest = manifest.model_copy(update={"parity": parity})
-        (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
+        (folder / CARD).write_text(model_card(manifest), encoding="utf-8")
         manifest = manifest.model_copy(update={"files": describe_folder(folder)})
         write_manifest(folder, Manifest.model_validate(manifest.model_dump()))
     return manifest
