@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := vit_small_patch14_dinov2_clsspec
 
-.PHONY: demo test check docs stress bench clean
+.PHONY: dev demo test check docs stress bench clean
+
+dev: $(VENV)/.dev  ## everything that development needs, recipes included
 
 demo: $(VENV)/.demo  ## features of a photograph, from a small model with random weights
 	test -d demo-bundle || $(BIN)/clsspec export random:$(DEMO) --out demo-bundle

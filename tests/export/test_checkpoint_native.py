@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clsspec_export.checkpoints.native import save_native
 from clsspec_export.checkpoints.read import read_checkpoint
+from clsspec_export.checkpoints.source import load_checkpoint
 from clsspec_export.random_weights import randomize
 from clsspec_export.specialize import ViT, paper_specialization, specialize
 from clsspec_serve.errors import CheckpointError, UsageError
@@ -104,10 +105,11 @@ def test_rotary_periods_that_were_changed_are_kept(tmp_path: Path) -> None:
     assert checkpoint.position == RotaryPosition(head_dim=16)
 
 
-def test_a_description_is_kept(tmp_path: Path) -> None:
+def test_a_description_and_a_licence_are_kept(tmp_path: Path) -> None:
     model, file = _trained(NAMES[0], SPLITS["paper"]), tmp_path / "a.safetensors"
-    save_native(model, file, architecture=NAMES[0], description="trained on 7 rooms")
+    save_native(model, file, architecture=NAMES[0], description="trained on 7 rooms", licence="MIT")
     assert read_checkpoint(file).description == "trained on 7 rooms"
+    assert load_checkpoint(str(file))[1].licence == "MIT"
     save_native(model, file, architecture=NAMES[0])
     assert read_checkpoint(file).description is None
 

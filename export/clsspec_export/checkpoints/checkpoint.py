@@ -22,8 +22,9 @@ class Checkpoint:
 
     `model` is in eval mode, fp32, its weights loaded, its blocks ours (`specialize`). `table` is
     what the position rule resizes: `(h0, w0, D)` for a learned map, the `(head_dim / 4,)` periods
-    for a rotary one. `description` says in a sentence what the model was trained on. `storage` is
-    the precision that its matrices are rounded to.
+    for a rotary one. `description` says in a sentence what the model was trained on, `licence`
+    under which licence its file puts it. `storage` is the precision that its matrices are rounded
+    to.
     """
 
     model: ViT
@@ -33,6 +34,7 @@ class Checkpoint:
     table: Tensor
     preprocessing: Preprocessing
     description: str | None = None
+    licence: str | None = None
     storage: Storage = "fp32"
 
 

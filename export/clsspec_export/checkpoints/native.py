@@ -57,7 +57,8 @@ class NativeConfig(Strict):
 
     `architecture` and `arguments` are what `timm.create_model` gets; `specialization` and
     `attention_bias` then say what is split, whatever the name stands for. Without `position` or
-    `preprocessing` they are timm's for that architecture. `description` is the bundle's.
+    `preprocessing` they are timm's for that architecture. `description` and
+    `licence` are the bundle's.
     """
 
     architecture: str
@@ -67,6 +68,7 @@ class NativeConfig(Strict):
     position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")] | None = None
     preprocessing: Preprocessing | None = None
     description: Sentence | None = None
+    licence: Sentence | None = None
 
     @field_validator("arguments")
     @classmethod
@@ -84,13 +86,14 @@ def save_native(
     arguments: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
     description: str | None = None,
+    licence: str | None = None,
 ) -> None:
     """Write a specialized model, trained under a name of timm or clsspec, for `clsspec export`.
 
     `arguments` are those beside the name that `timm.create_model` got. A classifier is left out.
-    `description` is a sentence for people, such as what the model was trained on: bundles made from
-    the file carry it. Raises `UsageError` for a model that is not specialized, and for a
-    description of more than one line.
+    `description` is a sentence for people, such as what the model was trained on, `licence` that of
+    the weights: bundles made from the file carry both. Raises `UsageError` for a model that is not
+    specialized, and for one of the two of more than one line.
     """
     specialization = specialization_of(model)
     if specialization is None:
@@ -105,6 +108,7 @@ def save_native(
             position=position,
             preprocessing=preprocessing or from_timm(model),
             description=description,
+            licence=licence,
         )
     except ValidationError as error:
         raise UsageError(f"{path}, {first_problem(error)}") from error
@@ -166,6 +170,7 @@ def build(config: NativeConfig, state: StateDict, source: str, file_format: str)
         table=table,
         preprocessing=config.preprocessing or from_timm(model),
         description=config.description,
+        licence=config.licence,
     )
 
 

@@ -40,7 +40,7 @@ def load_checkpoint(
     return checkpoint, Origin(
         source=local.path.name if reference == str(local.path) else reference,
         sha256=_digest(local.path),
-        licence=local.licence or LICENCES.get(checkpoint.format),
+        licence=local.licence or checkpoint.licence or LICENCES.get(checkpoint.format),
         licence_text=_licence_text(local.path),
     )
 

@@ -1,0 +1,63 @@
+"""From a trained backbone to the bundle: `clsspec` itself exports, fits and scores."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from indoor_tiny.folders import write_folder
+from indoor_tiny.training.train import BACKBONE
+
+NAME = "indoor-tiny"
+FARTHEST = 10
+"""Metres where the depth head's range ends, as in NYUv2."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How the heads are fitted: `train` and `validation` frames of the train split, both seen by
+    the backbone; the held-out ones are only scored."""
+
+    train: int
+    validation: int
+    epochs: int
+    seed: int
+
+
+def make_bundle(heads: Heads, frames: Path, run: Path) -> Path:
+    """Export the backbone of a run and fit both heads on it; `run/indoor-tiny`.
+
+    Raises `CalledProcessError` where a command of `clsspec` fails, after its own words.
+    """
+    data = run / "labelled"
+    write_folder(frames / "train", data / "train", range(heads.train), seed=heads.seed)
+    others = range(heads.train, heads.train + heads.validation)
+    write_folder(frames / "train", data / "validation", others, seed=heads.seed)
+    plain, segmenting, whole = (run / name for name in ("backbone", "segmenting", NAME))
+    _clsspec("export", run / BACKBONE, "--storage", "fp16", "--out", plain, "--force")
+    for task, model, into in (("segment", plain, segmenting), ("depth", segmenting, whole)):
+        options = ["--epochs", heads.epochs, "--seed", heads.seed, "--cache", run / "cache"]
+        if task == "depth":
+            options += ["--max-depth", FARTHEST]
+        pictures = (data / "train", "--val", data / "validation")
+        _clsspec("fit", task, *pictures, "--model", model, "--into", into, "--force", *options)
+    return whole
+
+
+def score_bundle(bundle: Path, frames: Path, count: int, folder: Path) -> dict[str, Any]:
+    """What `clsspec eval` says of a bundle on `count` held-out frames, by task."""
+    write_folder(frames / "held-out", folder, range(count))
+    return {
+        task: json.loads(_clsspec("eval", folder, "--task", task, "--model", bundle, "--json"))
+        for task in ("segment", "depth")
+    }
+
+
+def _clsspec(*arguments: object) -> str:
+    command = [str(Path(sys.executable).with_name("clsspec")), *map(str, arguments)]
+    print("clsspec", *command[1:], flush=True)
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
