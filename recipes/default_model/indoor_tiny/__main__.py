@@ -11,12 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from indoor_tiny.bundle import Heads, make_bundle, score_bundle
-from indoor_tiny.render import Rendering
-from indoor_tiny.training.measure import measure
-from indoor_tiny.training.plan import read_plan
-from indoor_tiny.training.train import train as train_network
-
 RECIPE = Path(__file__).parents[1] / "recipe.toml"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -31,7 +25,9 @@ def render(
     work: Work,
 ) -> None:
     """Render the frames of both splits."""
-    from indoor_tiny.render import render as fill  # needs OpenGL, the other steps do not
+    # Its processes import this file: PyTorch beside OpenGL's software driver has crashed.
+    from indoor_tiny.render import Rendering
+    from indoor_tiny.render import render as fill
 
     fill(Rendering(**_table("frames")), furniture, work / "frames", os.cpu_count() or 1)
 
@@ -39,6 +35,9 @@ def render(
 @app.command()
 def train(work: Work, plain: Plain = False) -> None:
     """Train the backbone, or go on with it."""
+    from indoor_tiny.training.plan import read_plan
+    from indoor_tiny.training.train import train as train_network
+
     frames = work / "frames"
     wanted = replace(read_plan(RECIPE), specialized=not plain)
     train_network(wanted, frames / "train", frames / "held-out", _run(work, plain))
@@ -47,10 +46,17 @@ def train(work: Work, plain: Plain = False) -> None:
 @app.command()
 def bundle(work: Work, plain: Plain = False) -> None:
     """Export the backbone, fit the heads, and score everything on held-out frames."""
-    frames, run, table = work / "frames", _run(work, plain), _table("frames")
+    from clsspec_export.model_card import replace_card
+    from indoor_tiny.bundle import Heads, make_bundle, score_bundle
+    from indoor_tiny.card import card
+    from indoor_tiny.training.measure import measure
+
+    frames, run = work / "frames", _run(work, plain)
     made = make_bundle(Heads(**_table("heads")), frames, run)
     figures = measure(run, frames / "train", frames / "held-out")
-    figures["bundle"] = score_bundle(made, frames, table["held_out"], work / "held-out")
+    held_out = _table("frames")["held_out"]
+    figures["bundle"] = score_bundle(made, frames, held_out, work / "held-out")
+    replace_card(made, card(figures))
     text = json.dumps(figures, indent=1)
     (run / "figures.json").write_text(text + "\n", encoding="utf-8")
     print(text)

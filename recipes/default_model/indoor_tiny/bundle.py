@@ -49,12 +49,24 @@ def make_bundle(heads: Heads, frames: Path, run: Path) -> Path:
 
 
 def score_bundle(bundle: Path, frames: Path, count: int, folder: Path) -> dict[str, Any]:
-    """What `clsspec eval` says of a bundle on `count` held-out frames, by task."""
+    """What `clsspec eval` says of a bundle on `count` held-out frames.
+
+    Shares are in [0, 1], RMSE in metres; `classes` holds the IoU of each class that there is.
+    """
     write_folder(frames / "held-out", folder, range(count))
-    return {
-        task: json.loads(_clsspec("eval", folder, "--task", task, "--model", bundle, "--json"))
-        for task in ("segment", "depth")
-    }
+    figures: dict[str, Any] = {}
+    for task in ("segment", "depth"):
+        text = _clsspec("eval", folder, "--task", task, "--model", bundle, "--json")
+        report = json.loads(text)
+        figures |= {key: _share(metric) for key, metric in report["metrics"].items()}
+        if task == "segment":
+            figures["classes"] = {each["name"]: _share(each) for each in report["classes"]}
+    return figures
+
+
+def _share(metric: dict[str, Any]) -> float | None:
+    value: float | None = metric["value"]
+    return value / 100 if value is not None and metric["unit"] == "%" else value
 
 
 def _clsspec(*arguments: object) -> str:

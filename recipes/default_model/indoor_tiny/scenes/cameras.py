@@ -7,8 +7,8 @@ import numpy as np
 from indoor_tiny.scenes.plan import Box, Plan
 from indoor_tiny.scenes.scene import Camera
 
-FIELD = (np.radians(42), np.radians(78))
-"""The vertical angle of view: of phones and small cameras, upright and across."""
+FIELD = (np.radians(48), np.radians(66))
+"""The angle of view: that of a phone's main camera along its short and along its long side."""
 
 _TRIES = 60
 _CLEARANCE = 0.25

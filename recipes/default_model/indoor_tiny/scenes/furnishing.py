@@ -60,7 +60,7 @@ class Furnisher:
         """A furnished room, and the plan with what is taken of it."""
         kind = int(rng.integers(len(ROOMS)))
         small = ROOMS[kind] in ("bathroom", "corridor")
-        low, high = (1.6, 3.8) if small else (2.5, 5.8)
+        low, high = (1.6, 3.8) if small else (2.5, 6.8)
         width, depth = rng.uniform(low, high, 2)
         if ROOMS[kind] == "corridor":
             depth = rng.uniform(3, 8)

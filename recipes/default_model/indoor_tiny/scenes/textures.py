@@ -32,8 +32,9 @@ def random_colour(
 
 def noise(rng: np.random.Generator, side: int, grain: float, stretch: float = 1) -> Picture:
     """`(S, S)` smooth noise of unit deviation that repeats; `grain` in pixels, longer along x."""
-    white = rng.standard_normal((side, side))
-    smooth = ndimage.gaussian_filter(white, (grain, grain * stretch), mode="wrap")
+    white = np.fft.rfft2(rng.standard_normal((side, side)))
+    smoothed = ndimage.fourier_gaussian(white, (grain, grain * stretch), n=side)
+    smooth = np.fft.irfft2(smoothed, (side, side))
     found: Picture = smooth / max(smooth.std(), 1e-9)
     return found
 
@@ -110,7 +111,7 @@ def _bricks(rng: np.random.Generator, side: int) -> Picture:
 
 
 def _plaster(rng: np.random.Generator, side: int) -> Picture:
-    light = rng.uniform() < 0.7
+    light = rng.uniform() < 0.8
     colour = (
         random_colour(rng, (0, 0.25), (0.75, 1))
         if light

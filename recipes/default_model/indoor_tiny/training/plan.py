@@ -16,7 +16,7 @@ class Plan:
     """A training from nothing, with the paper's split or, for the twin, without.
 
     `side`, `batch`: pixels and pictures of a step; `last_side`, `last_batch`: those of the last
-    `last_share` of the steps, which also set the grid of the position embedding. `rate`: AdamW's
+    `last_share` of the steps, which also set the grid of the position embedding. `rate`: the
     learning rate, reached after `warmup` steps, from where it falls to 1 % along a cosine.
     `average`: the decay of the averaged weights, which are the ones that are kept. `layer_scale`:
     the first value of LayerScale; DINOv2's 1e-5 is for hundreds of epochs, and at a few thousand

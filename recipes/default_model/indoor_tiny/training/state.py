@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from clsspec_serve.errors import UsageError
 from clsspec_serve.whole import new_file
 from indoor_tiny.training.network import DenseNetwork, new_network
-from indoor_tiny.training.optimizer import averaged, new_average, new_optimizer
+from indoor_tiny.training.optimizer import Optimizer, averaged, new_average
 from indoor_tiny.training.plan import Plan
 
 STATE = "state.pt"
@@ -27,14 +27,14 @@ class State:
     frames: int
     network: DenseNetwork
     average: AveragedModel
-    optimizer: torch.optim.AdamW
+    optimizer: Optimizer
     step: int = 0
 
 
 def new_state(plan: Plan, frames: int) -> State:
     """A training before its first step."""
     network = new_network(plan)
-    return State(plan, frames, network, new_average(network, plan), new_optimizer(network, plan))
+    return State(plan, frames, network, new_average(network, plan), Optimizer(network, plan))
 
 
 def save_state(state: State, folder: Path) -> None:

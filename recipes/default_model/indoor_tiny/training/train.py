@@ -63,14 +63,12 @@ def train(
             saved = time.monotonic()
     save_state(state, run)
     if state.step == plan.steps:
-        save_backbone(averaged(state.average).backbone, plan, run / BACKBONE)
+        save_backbone(averaged(state.average).backbone, plan, state.frames, run / BACKBONE)
 
 
 def step(state: State, batch: Batch, class_weights: Tensor) -> dict[str, float]:
     """One step of the optimiser; the weighed parts of the loss before it."""
     network, plan = state.network, state.plan
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate_at(state.step, plan)
     network.train()
     with fastest_attention(), torch.autocast("cpu", dtype=torch.bfloat16):
         answers = network(normalized(batch.images))
@@ -79,8 +77,7 @@ def step(state: State, batch: Batch, class_weights: Tensor) -> dict[str, float]:
     torch.nn.utils.clip_grad_norm_(
         network.parameters(), plan.largest_gradient, error_if_nonfinite=True
     )
-    state.optimizer.step()
-    state.optimizer.zero_grad()
+    state.optimizer.step(rate_at(state.step, plan))
     state.average.update_parameters(network)
     state.step += 1
     return {name: float(part.detach()) for name, part in parts.items()}
