@@ -9,8 +9,8 @@ import numpy as np
 from indoor_tiny.classes import ROOMS, class_id
 from indoor_tiny.scenes.bank import SIDE, Bank
 from indoor_tiny.scenes.catalogue import Piece
-from indoor_tiny.scenes.furnishing import Furnisher, Model
 from indoor_tiny.scenes.meshes import Material, Mesh, quads
+from indoor_tiny.scenes.stock import Model, Stock
 from indoor_tiny.scenes.textures import FAMILIES, draw
 
 GREY = (Material((0.5, 0.5, 0.5), 1.0, None),)
@@ -61,9 +61,9 @@ def small_bank() -> Bank:
     return bank
 
 
-def furnisher(bank: Bank) -> Furnisher:
+def small_stock() -> Stock:
     """One piece for most of the places there are."""
-    return Furnisher(
+    return Stock(
         [
             model("bed", "wall", (1.4, 0.5, 2.0)),
             model("cabinet", "wall", (1.0, 0.9, 0.5)),
@@ -77,5 +77,5 @@ def furnisher(bank: Bank) -> Furnisher:
             model("window", "opening", (1.0, 1.2, 0.15), elevation=0.9),
             model("other", "top", (0.2, 0.2, 0.2)),
         ],
-        bank,
+        small_bank(),
     )

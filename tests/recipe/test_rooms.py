@@ -6,22 +6,22 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from recipe_rooms import furnisher, small_bank
+from recipe_rooms import small_stock
 
-from indoor_tiny.classes import class_id
+from indoor_tiny.classes import CLASSES, ROOMS, class_id
 from indoor_tiny.scenes.cameras import FIELD, choose_camera
+from indoor_tiny.scenes.furnishing import EVERYWHERE, WISHES, furnish
 from indoor_tiny.scenes.plan import ANGLES, WALLS, Box, Plan, footprint
 from indoor_tiny.scenes.scene import Item, Scene
 from indoor_tiny.scenes.textures import FAMILIES, draw
 
-BANK = small_bank()
-FURNISHER = furnisher(BANK)
+STOCK = small_stock()
 SLACK = 0.12
 """Metres: windows sit in their walls, and things that were put down askew reach over the edge."""
 
 
 def room(seed: int) -> tuple[Scene, Plan]:
-    return FURNISHER.room(np.random.default_rng(seed))
+    return furnish(STOCK, np.random.default_rng(seed))
 
 
 def corners(item: Item) -> np.ndarray:
@@ -95,3 +95,8 @@ def test_rooms_are_the_same_for_the_same_seed_and_others_for_another() -> None:
 def test_a_texture_is_a_function_of_its_seed(family: str) -> None:
     assert (draw(family, 1, 64) == draw(family, 1, 64)).all()
     assert any((draw(family, 1, 64) != draw(family, seed, 64)).any() for seed in (2, 3, 4))
+
+
+def test_every_kind_of_room_wishes_for_classes_that_there_are() -> None:
+    assert list(WISHES) == list(ROOMS)
+    assert set().union(EVERYWHERE, *WISHES.values()) <= set(CLASSES)

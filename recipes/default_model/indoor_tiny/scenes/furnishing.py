@@ -1,21 +1,15 @@
-"""Fill a room: openings and pieces along the walls, groups in the middle, things on top."""
+"""Rooms of some kind, with what such rooms have."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
-from indoor_tiny.classes import CLASSES, ROOMS, class_id
-from indoor_tiny.scenes.bank import Bank
-from indoor_tiny.scenes.catalogue import LOW, Piece
-from indoor_tiny.scenes.meshes import Mesh
-from indoor_tiny.scenes.painting import paint
-from indoor_tiny.scenes.plan import ANGLES, WALLS, Box, Plan, footprint
-from indoor_tiny.scenes.scene import Item, Paint, Scene
-from indoor_tiny.scenes.shell import add_light, add_shell, panel, rug
+from indoor_tiny.classes import ROOMS, class_id
+from indoor_tiny.scenes.filling import Filling
+from indoor_tiny.scenes.plan import Plan
+from indoor_tiny.scenes.scene import Scene
+from indoor_tiny.scenes.shell import add_light, add_shell
+from indoor_tiny.scenes.stock import Stock
 
 WISHES: dict[str, dict[str, float]] = {
     "living": {"sofa": 1.6, "table": 1.3, "cabinet": 2, "chair": 2, "screen": 0.8, "other": 3},
@@ -30,270 +24,46 @@ WISHES: dict[str, dict[str, float]] = {
 EVERYWHERE = {"person": 0.45, "plant": 0.9, "lamp": 1.3}
 """The same for all rooms."""
 
-DOORS, WINDOWS, PICTURES, RUGS = 0.9, 1.1, 1.6, 0.5
-STRANGER = 0.08
-"""The share of pieces that do not belong into the room where they are put."""
+DOORS, WINDOWS, PICTURES, RUGS, ON_TOP = 0.9, 1.1, 1.6, 0.5, 2.2
+"""The same, the last for each piece with a top."""
 
-_TRIES = 25
-_WALL_GAP = 0.02
+CLUTTER = (0.5, 2.4)
+"""What the numbers of a room are multiplied by."""
 
-
-@dataclass(frozen=True)
-class Model:
-    """A piece with its mesh, and where the bank has its textures."""
-
-    piece: Piece
-    mesh: Mesh
-    layers: tuple[int, ...]
+_LARGE = ("bed", "sofa", "bath", "appliance", "cabinet", "screen", "table")
+_SMALL = ("chair", "person", "plant", "lamp", "other")
+_PLACES = ("wall", "middle", "seat", "floor", "stand", "hung", "ceiling")
 
 
-class Furnisher:
-    """Makes rooms of the pieces of one split."""
-
-    def __init__(self, models: Sequence[Model], bank: Bank) -> None:
-        self._bank = bank
-        self._by_class: dict[int, list[Model]] = defaultdict(list)
-        for model in models:
-            self._by_class[model.piece.label].append(model)
-
-    def room(self, rng: np.random.Generator) -> tuple[Scene, Plan]:
-        """A furnished room, and the plan with what is taken of it."""
-        kind = int(rng.integers(len(ROOMS)))
-        small = ROOMS[kind] in ("bathroom", "corridor")
-        low, high = (1.6, 3.8) if small else (2.5, 6.8)
-        width, depth = rng.uniform(low, high, 2)
-        if ROOMS[kind] == "corridor":
-            depth = rng.uniform(3, 8)
-        height = rng.uniform(2.3, 3.2)
-        plan = Plan(width, depth, height)
-        scene = Scene((width, height, depth), kind)
-        add_shell(scene, self._bank, rng)
-        add_light(scene, rng)
-        _Filling(self, scene, plan, rng).fill()
-        return scene, plan
-
-    def choose(
-        self, label: int, room: int, rng: np.random.Generator, places: Sequence[str]
-    ) -> Model | None:
-        """A model of a class that goes to one of `places` and mostly belongs into the room."""
-        found = [each for each in self._by_class[label] if each.piece.place in places]
-        at_home = [each for each in found if room in each.piece.rooms]
-        if at_home and rng.uniform() > STRANGER:
-            found = at_home
-        return found[int(rng.integers(len(found)))] if found else None
-
-    def paints(self, model: Model, rng: np.random.Generator) -> tuple[Paint, ...]:
-        """How a model looks this time."""
-        return paint(model.mesh, model.layers, model.piece.label, self._bank, rng)
-
-    def texture(self, rng: np.random.Generator, *families: str) -> int:
-        """A texture of one of the families."""
-        return self._bank.pick(rng, families)
+def furnish(stock: Stock, rng: np.random.Generator) -> tuple[Scene, Plan]:
+    """A furnished room, and the plan with what is taken of it."""
+    scene, plan = _empty_room(stock, rng)
+    filling = Filling(stock, scene, plan, rng)
+    clutter = rng.uniform(*CLUTTER)
+    for name, mean in (("door", DOORS), ("window", WINDOWS)):
+        for _ in range(rng.poisson(mean)):
+            filling.put(class_id(name), ("opening",))
+    wishes = WISHES[ROOMS[scene.room]] | EVERYWHERE
+    counts = {name: int(rng.poisson(mean * clutter)) for name, mean in wishes.items()}
+    for name in (*_LARGE, *_SMALL):
+        for _ in range(counts.get(name, 0)):
+            filling.put(class_id(name), _PLACES)
+    filling.cover(ON_TOP * clutter)
+    for _ in range(rng.poisson(PICTURES)):
+        filling.picture()
+    for _ in range(rng.poisson(RUGS)):
+        filling.rug()
+    return scene, plan
 
 
-class _Filling:
-    """One room being filled."""
-
-    def __init__(
-        self, furnisher: Furnisher, scene: Scene, plan: Plan, rng: np.random.Generator
-    ) -> None:
-        self._furnisher, self._scene, self._plan, self._rng = furnisher, scene, plan, rng
-        self._tops: list[tuple[Model, Item]] = []
-
-    def fill(self) -> None:
-        rng, room = self._rng, self._scene.room
-        clutter = rng.uniform(0.5, 2.4)
-        for label, mean in (("door", DOORS), ("window", WINDOWS)):
-            for _ in range(rng.poisson(mean)):
-                self._along_wall(class_id(label), ("opening",))
-        wishes = WISHES[ROOMS[room]] | EVERYWHERE
-        counts = {name: int(rng.poisson(mean * clutter)) for name, mean in wishes.items()}
-        order = ("bed", "sofa", "bath", "appliance", "cabinet", "screen", "table")
-        for name in order:
-            for _ in range(counts.get(name, 0)):
-                self._piece(class_id(name))
-        for name in ("chair", "person", "plant", "lamp", "other"):
-            for _ in range(counts.get(name, 0)):
-                self._piece(class_id(name))
-        for model, item in list(self._tops):
-            self._cover(model, item, clutter)
-        for _ in range(rng.poisson(PICTURES)):
-            self._picture()
-        for _ in range(rng.poisson(RUGS)):
-            self._rug()
-
-    def _piece(self, label: int) -> None:
-        places = ("wall", "middle", "seat", "floor", "stand", "hung", "ceiling")
-        model = self._furnisher.choose(label, self._scene.room, self._rng, places)
-        if model is None:
-            return
-        place = model.piece.place
-        if place in ("wall", "hung"):
-            self._put_along_wall(model)
-        elif place == "ceiling":
-            self._put_at_ceiling(model)
-        elif model.piece.size[1] > LOW or place in ("middle", "seat", "floor"):
-            item = self._put_on_floor(model)
-            if item is not None and place == "middle":
-                self._chairs_around(model, item)
-
-    def _add(self, model: Model, x: float, y: float, z: float, angle: float) -> Item:
-        paints = self._furnisher.paints(model, self._rng)
-        item = Item(model.mesh, paints, model.piece.label, (x, y, z), angle)
-        self._scene.items.append(item)
-        if model.piece.top is not None and model.piece.place in ("wall", "middle"):
-            self._tops.append((model, item))
-        return item
-
-    def _along_wall(self, label: int, places: tuple[str, ...]) -> None:
-        model = self._furnisher.choose(label, self._scene.room, self._rng, places)
-        if model is not None:
-            self._put_along_wall(model)
-
-    def _put_along_wall(self, model: Model) -> None:
-        piece, rng, plan = model.piece, self._rng, self._plan
-        width, height, depth = piece.size
-        elevation = piece.elevation
-        if elevation and elevation + height > plan.height:
-            elevation = plan.height - height - 0.02
-        opening = piece.place == "opening"
-        for _ in range(_TRIES):
-            wall = int(rng.integers(WALLS))
-            if width > plan.length(wall) - 0.05:
-                continue
-            along = rng.uniform(width / 2, plan.length(wall) - width / 2)
-            gap = _WALL_GAP if opening else depth / 2 + _WALL_GAP
-            x, z = plan.on_wall(wall, along, gap)
-            angle = ANGLES[wall] + (rng.normal(0, 0.03) if piece.place == "wall" else 0)
-            at = plan.on_wall(wall, along, depth / 2 + 0.001) if opening else (x, z)
-            box = footprint(*at, ANGLES[wall], piece.size, elevation)
-            if elevation < 0 or not plan.free(box):
-                continue
-            self._add(model, x, elevation, z, angle)
-            plan.taken.append(box)
-            if piece.label == class_id("door"):
-                plan.taken.append(
-                    footprint(*plan.on_wall(wall, along, 0.45), ANGLES[wall], (width, height, 0.9))
-                )
-            return
-
-    def _put_at_ceiling(self, model: Model) -> None:
-        piece, plan = model.piece, self._plan
-        y = plan.height - piece.size[1]
-        if y < 1.7:
-            return
-        x, z = self._rng.uniform(0.2, 0.8, 2) * (plan.width, plan.depth)
-        box = footprint(x, z, 0, piece.size, y)
-        if plan.free(box):
-            self._add(model, x, y, z, self._rng.uniform(0, 2 * np.pi))
-            plan.taken.append(box)
-
-    def _put_on_floor(self, model: Model) -> Item | None:
-        piece, rng, plan = model.piece, self._rng, self._plan
-        for _ in range(_TRIES):
-            straight = rng.uniform() < 0.5
-            angle = ANGLES[int(rng.integers(4))] if straight else rng.uniform(0, 2 * np.pi)
-            x, z = rng.uniform(0, 1, 2) * (plan.width, plan.depth)
-            box = footprint(x, z, angle, piece.size)
-            if plan.free(box, 0.02):
-                plan.taken.append(box)
-                return self._add(model, x, 0, z, angle)
-        return None
-
-    def _chairs_around(self, table: Model, item: Item) -> None:
-        rng, plan = self._rng, self._plan
-        chair = self._furnisher.choose(class_id("chair"), self._scene.room, rng, ("seat",))
-        if chair is None or table.piece.size[1] < 0.6 or rng.uniform() < 0.25:
-            return
-        width, _, depth = table.piece.size
-        own = plan.taken.pop()  # chairs reach under their table
-        boxes: list[Box] = []
-        for side in range(4):
-            across = width if side % 2 == 0 else depth
-            for n in range(max(int(across / 0.75), 1)):
-                if rng.uniform() < 0.35:
-                    continue
-                offset = (n + 0.5) * across / max(int(across / 0.75), 1) - across / 2
-                reach = (depth if side % 2 == 0 else width) / 2
-                reach += rng.uniform(0.0, 0.35) + chair.piece.size[2] * 0.15
-                local = np.array([offset, reach])
-                # Side 0 is the table's front; the others a quarter turn further each.
-                turn = item.angle + side * np.pi / 2
-                x = item.position[0] + np.cos(turn) * local[0] + np.sin(turn) * local[1]
-                z = item.position[2] - np.sin(turn) * local[0] + np.cos(turn) * local[1]
-                angle = turn + np.pi + rng.normal(0, 0.15)
-                box = footprint(x, z, angle, chair.piece.size)
-                if plan.free(box) and not any(box.overlaps(each) for each in boxes):
-                    self._add(chair, x, 0, z, angle)
-                    boxes.append(box)
-        plan.taken += [own, *boxes]
-
-    def _cover(self, below: Model, item: Item, clutter: float) -> None:
-        rng, room = self._rng, self._scene.room
-        width, _, depth = below.piece.size
-        top = (below.piece.top or 0) + item.position[1]
-        if top > 1.5:
-            return
-        placed: list[Box] = []
-        for _ in range(rng.poisson(2.2 * clutter)):
-            weights = np.array([0.5, 0.12, 0.12, 0.12, 0.14])
-            names = ("other", "screen", "lamp", "plant", "appliance")
-            name = names[int(rng.choice(len(names), p=weights))]
-            model = self._furnisher.choose(class_id(name), room, rng, ("top", "stand"))
-            if model is None or model.piece.size[1] > LOW + 0.2:
-                continue
-            w, h, d = model.piece.size
-            if w > width or d > depth or top + h > self._plan.height:
-                continue
-            x, z = rng.uniform(-0.5, 0.5, 2) * (width - w, depth - d)
-            local = footprint(x, z, 0, model.piece.size)
-            if any(local.overlaps(each) for each in placed):
-                continue
-            placed.append(local)
-            c, s = np.cos(item.angle), np.sin(item.angle)
-            place = (item.position[0] + c * x + s * z, item.position[2] - s * x + c * z)
-            spread = 0.3 if name == "screen" else 1.5
-            self._add(model, place[0], top, place[1], item.angle + rng.normal(0, spread))
-
-    def _picture(self) -> None:
-        rng, plan = self._rng, self._plan
-        width, height = rng.uniform(0.2, 1.1, 2)
-        wall = int(rng.integers(WALLS))
-        elevation = rng.uniform(1.0, 1.7)
-        if width > plan.length(wall) - 0.2 or elevation + height > plan.height:
-            return
-        along = rng.uniform(width / 2, plan.length(wall) - width / 2)
-        x, z = plan.on_wall(wall, along, 0.015)
-        box = footprint(
-            *plan.on_wall(wall, along, 0.03), ANGLES[wall], (width, height, 0.04), elevation
-        )
-        if not plan.free(box):
-            return
-        frame = Paint(tuple(rng.uniform(0, 1, 3) ** 1.5), gloss=0.2)
-        picture = Paint((1, 1, 1), self._furnisher.texture(rng, "art", "art", "view"), gloss=0.2)
-        rim = rng.uniform(0.01, 0.05)
-        label = class_id("other")
-        place = (x, elevation, z)
-        self._scene.items.append(Item(panel(width, height), (frame,), label, place, ANGLES[wall]))
-        front = plan.on_wall(wall, along, 0.02)
-        place = (front[0], elevation + rim, front[1])
-        inner = panel(max(width - 2 * rim, 0.05), max(height - 2 * rim, 0.05))
-        self._scene.items.append(Item(inner, (picture,), label, place, ANGLES[wall]))
-        plan.taken.append(box)
-
-    def _rug(self) -> None:
-        rng, plan = self._rng, self._plan
-        width, depth = rng.uniform(0.6, 2.6, 2)
-        x, z = rng.uniform(0.25, 0.75, 2) * (plan.width, plan.depth)
-        angle = float(rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)]))
-        if not plan.inside(footprint(x, z, angle, (width, 0.01, depth))):
-            return
-        layer = self._furnisher.texture(rng, "carpet", "wallpaper", "checks", "stripes", "art")
-        look = Paint((1, 1, 1), layer, repeat=float(rng.choice([0, rng.uniform(0.5, 2)])))
-        height = 0.006 + 0.004 * rng.uniform()
-        self._scene.items.append(
-            Item(rug(width, depth), (look,), class_id("floor"), (x, height, z), angle)
-        )
-
-
-assert set(EVERYWHERE) <= set(CLASSES)
+def _empty_room(stock: Stock, rng: np.random.Generator) -> tuple[Scene, Plan]:
+    kind = int(rng.integers(len(ROOMS)))
+    small = ROOMS[kind] in ("bathroom", "corridor")
+    width, depth = rng.uniform(*((1.6, 3.8) if small else (2.5, 6.8)), 2)
+    if ROOMS[kind] == "corridor":
+        depth = rng.uniform(3, 8)
+    height = rng.uniform(2.3, 3.2)
+    scene = Scene((width, height, depth), kind)
+    add_shell(scene, stock.bank, rng)
+    add_light(scene, rng)
+    return scene, Plan(width, depth, height)

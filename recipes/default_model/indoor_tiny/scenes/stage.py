@@ -14,9 +14,10 @@ from indoor_tiny.scenes.bank import SIDE, texture_bank
 from indoor_tiny.scenes.cameras import choose_camera
 from indoor_tiny.scenes.catalogue import read_furniture
 from indoor_tiny.scenes.developing import SAMPLES, develop
-from indoor_tiny.scenes.furnishing import Furnisher, Model
+from indoor_tiny.scenes.furnishing import furnish
 from indoor_tiny.scenes.meshes import load_mesh
 from indoor_tiny.scenes.renderer import Renderer, View
+from indoor_tiny.scenes.stock import Model, Stock
 
 VIEWS = 3
 """Frames of a room."""
@@ -52,7 +53,7 @@ class Stage:
                 textures = (material.texture for material in mesh.materials)
                 layers = tuple(-1 if each is None else bank.add(each) for each in textures)
                 models.append(Model(piece, mesh, layers))
-        self._furnisher = Furnisher(models, bank)
+        self._stock = Stock(models, bank)
         self._renderer = Renderer(side * SAMPLES, bank.layers, [each.mesh for each in models])
 
     def frames(self, seed: tuple[int, ...], count: int) -> Iterator[Frame]:
@@ -61,7 +62,7 @@ class Stage:
         while made < count:
             rng = np.random.default_rng([*seed, room])
             room += 1
-            scene, plan = self._furnisher.room(rng)
+            scene, plan = furnish(self._stock, rng)
             found = (choose_camera(plan, rng) for _ in range(VIEWS))
             cameras = [camera for camera in found if camera is not None]
             for view in self._renderer.draw(scene, cameras):
