@@ -20,12 +20,17 @@ _UNPACKED = "furniture"
 
 @dataclass(frozen=True)
 class Rendering:
-    """How many frames of `side` pixels each split has, drawn from a seed."""
+    """How many frames of `side` pixels each split has, drawn from a seed.
+
+    `textures`, `held_out_textures`: drawn of each family of textures.
+    """
 
     train: int
     held_out: int
     side: int
     seed: int
+    textures: int
+    held_out_textures: int
 
     def count(self, split: str) -> int:
         """Frames of a split."""
@@ -54,7 +59,8 @@ def render(rendering: Rendering, furniture: Path, folder: Path, workers: int) ->
 def _fill(
     rendering: Rendering, furniture: Path, folder: Path, split: str, numbers: list[int]
 ) -> None:
-    stage = Stage(split, furniture, folder / _UNPACKED, rendering.side)
+    textures = rendering.textures if split == "train" else rendering.held_out_textures
+    stage = Stage(split, furniture, folder / _UNPACKED, rendering.side, textures)
     for number in numbers:
         start = time.perf_counter()
         count = min(SHARD, rendering.count(split) - number * SHARD)

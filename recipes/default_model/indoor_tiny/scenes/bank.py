@@ -14,7 +14,6 @@ from indoor_tiny.scenes import textures
 SIDE = 256
 """Pixels of a side of every texture."""
 
-PER_FAMILY = {"train": 24, "held-out": 8}
 _FIRST_SEED = {"train": 0, "held-out": 1_000_000}
 
 _PHOTOGRAPHS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -42,12 +41,12 @@ class Bank:
         return len(self.layers) - 1
 
 
-def texture_bank(split: str) -> Bank:
-    """Drawn textures and photographs; no seed and no photograph is in both splits."""
+def texture_bank(split: str, count: int) -> Bank:
+    """`count` drawn textures of each family, and photographs; none of them is in both splits."""
     bank = Bank([], {})
     for family in textures.FAMILIES:
         first = _FIRST_SEED[split]
-        seeds = range(first, first + PER_FAMILY[split])
+        seeds = range(first, first + count)
         bank.families[family] = [bank.add(textures.draw(family, s, SIDE)) for s in seeds]
     for family, names in _PHOTOGRAPHS[split].items():
         for name in names:

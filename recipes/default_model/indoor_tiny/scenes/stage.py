@@ -39,11 +39,16 @@ class Frame:
 
 
 class Stage:
-    """What rooms of a split are made of. `unpacked`: where the libraries are unzipped."""
+    """What rooms of a split are made of. `unpacked`: where the libraries are unzipped.
 
-    def __init__(self, split: str, furniture: Path, unpacked: Path, side: int) -> None:
+    `side`: of a frame, in pixels. `textures`: drawn of each family.
+    """
+
+    def __init__(
+        self, split: str, furniture: Path, unpacked: Path, side: int, textures: int
+    ) -> None:
         pieces = read_furniture(furniture)
-        bank = texture_bank(split)
+        bank = texture_bank(split, textures)
         models = []
         for piece in pieces:
             if piece.held_out != (split == "held-out"):
