@@ -55,8 +55,8 @@ class Stage:
                 continue
             mesh = load_mesh(piece, unpacked, SIDE)
             if mesh is not None:
-                textures = (material.texture for material in mesh.materials)
-                layers = tuple(-1 if each is None else bank.add(each) for each in textures)
+                own = (material.texture for material in mesh.materials)
+                layers = tuple(-1 if each is None else bank.add(each) for each in own)
                 models.append(Model(piece, mesh, layers))
         self._stock = Stock(models, bank)
         self._renderer = Renderer(side * SAMPLES, bank.layers, [each.mesh for each in models])
