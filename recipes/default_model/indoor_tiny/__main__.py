@@ -15,7 +15,7 @@ RECIPE = Path(__file__).parents[1] / "recipe.toml"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-Work = Annotated[Path, typer.Option(help="Where frames and runs are kept: 8 GB.")]
+Work = Annotated[Path, typer.Option(help="Where frames and runs are kept: 6 GB.")]
 Plain = Annotated[bool, typer.Option("--plain", help="The plain twin.")]
 
 
