@@ -23,8 +23,8 @@ def find_bundle(reference: str | Path | None) -> Bundle:
         return open_bundle(EMBEDDED)
     if reference is None:
         raise UsageError(
-            "no model given; name a bundle's folder or hf:owner/name with --model "
-            "(`clsspec export` makes bundles)"
+            "no model given; name a bundle's folder or hf:owner/name, with --model where the "
+            "command has it (`clsspec export` makes bundles)"
         )
     text = str(reference)
     if text.startswith("hf:"):

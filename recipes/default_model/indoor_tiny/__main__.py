@@ -56,7 +56,8 @@ def bundle(work: Work, plain: Plain = False) -> None:
     figures = measure(run, frames / "train", frames / "held-out")
     held_out = _table("frames")["held_out"]
     figures["bundle"] = score_bundle(made, frames, held_out, work / "held-out")
-    replace_card(made, card(figures))
+    if not plain:
+        replace_card(made, card(figures))
     text = json.dumps(figures, indent=1)
     (run / "figures.json").write_text(text + "\n", encoding="utf-8")
     print(text)
