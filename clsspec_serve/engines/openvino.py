@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class OpenVinoEngine:
         self, graph: Path, *, precision: Precision = "fp32", threads: int | None = None
     ) -> None:
         self.precision: Precision = precision
-        core = openvino.Core()
+        core = _core()
         if precision == "bf16" and "BF16" not in core.get_property(
             "CPU", "OPTIMIZATION_CAPABILITIES"
         ):
@@ -58,6 +59,16 @@ class OpenVinoEngine:
             return {name: request.get_tensor(name).data.copy() for name in outputs}
         except RuntimeError as error:
             raise EngineError(f"openvino failed: {one_line(error)}") from error
+
+
+@cache
+def _core() -> openvino.Core:
+    """The only one of the process.
+
+    Each Core gives its thread a stack for signals, and at its end brings back the one before, which
+    an earlier Core may have freed by then: the next Ctrl-C, or the end of a child, is a crash.
+    """
+    return openvino.Core()
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +14,7 @@ import tiny_bundle as tiny
 
 from clsspec_serve.choices import EngineChoice, EngineName
 from clsspec_serve.engines import onnxruntime as onnxruntime_module
+from clsspec_serve.engines import openvino as openvino_module
 from clsspec_serve.engines import select
 from clsspec_serve.engines.onnxruntime import OnnxRuntimeEngine
 from clsspec_serve.engines.openvino import OpenVinoEngine
@@ -153,16 +156,14 @@ def test_the_number_of_threads_reaches_openvino(graph: Path) -> None:
 def test_openvino_without_bf16_instructions_says_so(
     graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = OpenVinoEngine.__init__.__globals__["openvino"].Core
-
     class Core:
         def get_property(self, *_: str) -> list[str]:
             return ["FP32"]
 
-    monkeypatch.setattr("openvino.Core", Core)
-    with pytest.raises(EngineError, match="no bf16 instructions; use --precision fp32"):
-        OpenVinoEngine(graph, precision="bf16")
-    monkeypatch.setattr("openvino.Core", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino_module, "_core", Core)
+        with pytest.raises(EngineError, match="no bf16 instructions; use --precision fp32"):
+            OpenVinoEngine(graph, precision="bf16")
     assert OpenVinoEngine(graph).precision == "fp32"
 
 
@@ -226,6 +227,26 @@ def test_threads_that_share_an_engine_get_their_own_features(graph: Path, name: 
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(wrong, range(len(given)))) == 0
+
+
+_SIGNALLED = """
+import gc, os, signal, sys
+from pathlib import Path
+from clsspec_serve.engines.select import load_engine
+signal.signal(signal.SIGINT, lambda *_: print("alive"))
+engines = [load_engine(Path(sys.argv[2]), engine=sys.argv[1]) for _ in range(2)]
+while engines:
+    del engines[0]
+    gc.collect()
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signals_are_survived_after_engines_came_and_went(graph: Path, name: EngineName) -> None:
+    command = (sys.executable, "-c", _SIGNALLED, name, str(graph))
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "alive\n"), run.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
