@@ -75,8 +75,29 @@ def test_the_backbone_is_a_checkpoint_of_the_averaged_weights(
 def test_training_lowers_the_loss(folders: tuple[Path, Path]) -> None:
     plan = replace(PLAN, batch=8, warmup=1)
     state, batch = new_state(plan, 8), Batches(plan, folders[0])[0]
-    sums = [sum(step(state, batch, torch.ones(17)).values()) for _ in range(15)]
+    sums = [sum(step(state, state.network, batch, torch.ones(17)).values()) for _ in range(15)]
     assert sums[-1] < 0.8 * sums[0]
+
+
+def test_a_compiled_network_trains_alike(
+    tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def traced(network: torch.nn.Module, **options: object) -> object:
+        calls.append(options)
+        # The C++ that PyTorch writes takes a minute to compile; tracing finds what cannot be.
+        return compile(network, **options, backend="eager")
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", traced)
+    for compiled in (False, True):
+        plan = replace(PLAN, steps=1, last_share=0, compiled=compiled)
+        train(plan, *folders, tmp_path / str(compiled), workers=0)
+    assert calls == [{"fullgraph": True, "dynamic": False}]
+    eager, other = (trained(tmp_path / name)[1].state_dict() for name in ("False", "True"))
+    for name, value in eager.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_the_log_has_the_loss_and_what_was_measured(

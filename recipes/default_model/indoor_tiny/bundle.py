@@ -13,17 +13,23 @@ from indoor_tiny.folders import write_folder
 from indoor_tiny.training.train import BACKBONE
 
 NAME = "indoor-tiny"
+TRAINED_ON = "rendered-rooms"
+"""The folder of the heads' pictures, which their descriptions name."""
 FARTHEST = 10
 """Metres where the depth head's range ends, as in NYUv2."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """How the heads are fitted: `train` and `validation` frames of the train split, both seen by
-    the backbone; the held-out ones are only scored."""
+    """How the heads are fitted, and what they are shown at.
+
+    `train`, `validation`: frames of the train split, both seen by the backbone; the held-out ones
+    are only scored. `side`: the heads' input is as large as a square of so many pixels a side.
+    """
 
     train: int
     validation: int
+    side: int
     epochs: int
     seed: int
 
@@ -33,18 +39,18 @@ def make_bundle(heads: Heads, frames: Path, run: Path) -> Path:
 
     Raises `CalledProcessError` where a command of `clsspec` fails, after its own words.
     """
-    data = run / "labelled"
-    write_folder(frames / "train", data / "train", range(heads.train), seed=heads.seed)
+    data, validation = run / TRAINED_ON, run / "validation"
+    write_folder(frames / "train", data, range(heads.train), seed=heads.seed)
     others = range(heads.train, heads.train + heads.validation)
-    write_folder(frames / "train", data / "validation", others, seed=heads.seed)
+    write_folder(frames / "train", validation, others, seed=heads.seed)
     plain, segmenting, whole = (run / name for name in ("backbone", "segmenting", NAME))
     _clsspec("export", run / BACKBONE, "--storage", "fp16", "--out", plain, "--force")
     for task, model, into in (("segment", plain, segmenting), ("depth", segmenting, whole)):
         options = ["--epochs", heads.epochs, "--seed", heads.seed, "--cache", run / "cache"]
+        options += ["--size", f"{heads.side}x{heads.side}", "--val", validation]
         if task == "depth":
             options += ["--max-depth", FARTHEST]
-        pictures = (data / "train", "--val", data / "validation")
-        _clsspec("fit", task, *pictures, "--model", model, "--into", into, "--force", *options)
+        _clsspec("fit", task, data, "--model", model, "--into", into, "--force", *options)
     return whole
 
 

@@ -22,6 +22,7 @@ class Plan:
     the first value of LayerScale; DINOv2's 1e-5 is for hundreds of epochs, and at a few thousand
     steps keeps the blocks closed for too long. `balance`: classes weigh their frequency to the
     power of minus this. `smallest_crop`: the least share of a frame's side that a crop has.
+    `compiled`: PyTorch compiles the network first, once for each side; needs a C++ compiler.
     The last six numbers weigh the parts of the loss.
     """
 
@@ -43,6 +44,7 @@ class Plan:
     balance: float = 0.3
     smallest_crop: float = 0.5
     measure_every: int = 400
+    compiled: bool = False
     class_weight: float = 1.0
     depth_weight: float = 1.0
     gradient_weight: float = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from indoor_tiny.training.attention import fastest_attention
 from indoor_tiny.training.backbone import normalized, save_backbone
 from indoor_tiny.training.loader import Batch, Batches, load
 from indoor_tiny.training.measure import Figures, measure_network
+from indoor_tiny.training.network import Answers
 from indoor_tiny.training.objectives import losses, weights_by_frequency
 from indoor_tiny.training.optimizer import averaged, rate_at
 from indoor_tiny.training.plan import Plan
 from indoor_tiny.training.state import State, resume, save_state
+
+Forward = Callable[[Tensor], Answers]
 
 LOG = "log.jsonl"
 BACKBONE = "backbone.safetensors"
@@ -52,9 +55,10 @@ def train(
     state = resume(plan, sum(len(shard) for shard in shards), run)
     end = plan.steps if until is None else min(until, plan.steps)
     class_weights = weights_by_frequency(shards, plan.balance)
+    forward = _forward(state)
     log, saved = Log(run / LOG, plan.steps), time.monotonic()
     for batch in load(Batches(plan, frames), range(state.step, end), workers):
-        parts = step(state, batch, class_weights)
+        parts = step(state, forward, batch, class_weights)
         log.add(state.step, rate_at(state.step - 1, plan), parts, len(batch.rooms))
         if state.step % plan.measure_every == 0 or state.step == plan.steps:
             log.measured(state.step, _look(state, held_out))
@@ -66,12 +70,15 @@ def train(
         save_backbone(averaged(state.average).backbone, plan, state.frames, run / BACKBONE)
 
 
-def step(state: State, batch: Batch, class_weights: Tensor) -> dict[str, float]:
-    """One step of the optimiser; the weighed parts of the loss before it."""
+def step(state: State, forward: Forward, batch: Batch, class_weights: Tensor) -> dict[str, float]:
+    """One step of the optimiser; the weighed parts of the loss before it.
+
+    `forward`: what computes the answers of the state's network.
+    """
     network, plan = state.network, state.plan
     network.train()
     with fastest_attention(), torch.autocast("cpu", dtype=torch.bfloat16):
-        answers = network(normalized(batch.images))
+        answers = forward(normalized(batch.images))
     parts = losses(answers, batch, plan, class_weights)
     torch.autograd.backward(torch.stack(list(parts.values())).sum())
     torch.nn.utils.clip_grad_norm_(
@@ -81,6 +88,12 @@ def step(state: State, batch: Batch, class_weights: Tensor) -> dict[str, float]:
     state.average.update_parameters(network)
     state.step += 1
     return {name: float(part.detach()) for name, part in parts.items()}
+
+
+def _forward(state: State) -> Forward:
+    if not state.plan.compiled:
+        return state.network
+    return torch.compile(state.network, fullgraph=True, dynamic=False)
 
 
 class Log:
