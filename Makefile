@@ -3,15 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
-DEMO := vit_small_patch14_dinov2_clsspec
 
 .PHONY: dev demo test check docs stress bench clean
 
 dev: $(VENV)/.dev  ## everything that development needs, recipes included
 
-demo: $(VENV)/.demo  ## features of a photograph, from a small model with random weights
-	test -d demo-bundle || $(BIN)/clsspec export random:$(DEMO) --out demo-bundle
-	$(BIN)/clsspec extract examples/coffee.jpg --model demo-bundle --out feats.npy
+demo: $(VENV)/.demo  ## features, mask and depth of a photograph, from the model inside
+	$(BIN)/clsspec extract examples/coffee.jpg --out feats.npy
+	$(BIN)/clsspec segment examples/coffee.jpg --out mask.png --overlay
+	$(BIN)/clsspec depth examples/coffee.jpg --out depth.png --colormap turbo
 	$(BIN)/python -c "import numpy; print('feats.npy:', numpy.load('feats.npy').shape)"
 
 test: $(VENV)/.dev  ## every test
@@ -33,11 +33,11 @@ bench: $(VENV)/.dev  ## specialized against plain twin on this machine
 	$(BIN)/python benchmarks/twin.py
 
 clean:
-	rm -rf $(VENV) demo-bundle feats.npy
+	rm -rf $(VENV) feats.npy mask.png mask.overlay.png depth.png depth.colors.png
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) ".[cpu,export]"
+	$(PIP) ".[cpu]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
