@@ -282,8 +282,7 @@ def load(
 ) -> Model:
     """Open a bundle on an engine: a folder, `hf:owner/name[@revision]`, or the embedded one.
 
-    Raises `UsageError` for None where none is embedded, `BundleError`, `SourceError` or
-    `EngineError`.
+    Raises `UsageError`, `BundleError`, `SourceError` or `EngineError`.
     """
     return start(find_bundle(model), engine=engine, precision=precision, threads=threads)
 

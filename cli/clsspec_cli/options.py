@@ -30,8 +30,7 @@ Model = Annotated[
         "--model",
         "-m",
         envvar="CLSSPEC_MODEL",
-        help="A bundle's folder, or hf:owner/name[@revision]. The embedded model, where there is "
-        "one, unless given.",
+        help="A bundle's folder, or hf:owner/name[@revision]. The embedded model unless given.",
         show_default=False,
     ),
 ]
@@ -141,8 +140,7 @@ BundleFolder = Annotated[
     typer.Argument(
         metavar="BUNDLE",
         envvar="CLSSPEC_MODEL",
-        help="A bundle's folder, or hf:owner/name[@revision]. The embedded model, where there is "
-        "one, unless given.",
+        help="A bundle's folder, or hf:owner/name[@revision]. The embedded model unless given.",
         show_default=False,
     ),
 ]

@@ -115,13 +115,3 @@ def test_one_that_says_nothing_of_its_training_is_named_all_the_same(
     result = clsspec("extract", photo)
     (line,) = lines_of_model(result)
     assert line == "model: bundle, the embedded one (for more, `clsspec models` and --model)"
-
-
-@pytest.mark.parametrize("command", ["extract", "segment", "depth", "view", "inspect", "verify"])
-def test_where_there_is_none_a_command_says_how_to_name_one(
-    clsspec: Clsspec, photo: Path, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    monkeypatch.setattr(models, "EMBEDDED", photo.parent / "default_model")
-    result = clsspec(command, *([] if command in ("inspect", "verify") else [photo]))
-    assert result.code == 2
-    assert result.error().startswith("no model given; name a bundle's folder or hf:owner/name")

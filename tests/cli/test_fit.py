@@ -216,12 +216,6 @@ def test_data_that_are_not_there_are_named(
     assert f"{tmp_path / 'gone'}: is not a folder" in result.error()
 
 
-def test_a_model_must_be_named(clsspec: Clsspec, segmentation: Path, tmp_path: Path) -> None:
-    result = clsspec("fit", "segment", segmentation, "--out", tmp_path / "head.safetensors")
-    assert result.code == 2
-    assert "--model" in result.error()
-
-
 def test_a_bundle_is_replaced_by_itself_with_the_head(
     clsspec: Clsspec, exported: Path, segmentation: Path, tmp_path: Path
 ) -> None:

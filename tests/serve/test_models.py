@@ -53,14 +53,6 @@ def test_an_embedded_bundle_is_checked_like_any_other(
         find_bundle(None)
 
 
-def test_without_an_embedded_one_no_model_says_how_to_name_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "EMBEDDED", tmp_path / "default_model")
-    with pytest.raises(UsageError, match=r"--model .*clsspec export"):
-        find_bundle(None)
-
-
 @pytest.mark.parametrize("revision", ["", "@v1"])
 def test_a_bundle_comes_from_the_hub(hub: Hub, tiny_bundle: Path, revision: str) -> None:
     hub.add("someone/tiny", contents(tiny_bundle), "v1")
