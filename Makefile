@@ -9,9 +9,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 dev: $(VENV)/.dev  ## everything that development needs, recipes included
 
 demo: $(VENV)/.demo  ## features, mask and depth of a photograph, from the model inside
-	$(BIN)/clsspec extract examples/coffee.jpg --out feats.npy
-	$(BIN)/clsspec segment examples/coffee.jpg --out mask.png --overlay
-	$(BIN)/clsspec depth examples/coffee.jpg --out depth.png --colormap turbo
+	$(BIN)/clsspec extract examples/waiting-room.jpg --out feats.npy
+	$(BIN)/clsspec segment examples/waiting-room.jpg --out mask.png --overlay
+	$(BIN)/clsspec depth examples/waiting-room.jpg --out depth.png --colormap turbo
 	$(BIN)/python -c "import numpy; print('feats.npy:', numpy.load('feats.npy').shape)"
 
 test: $(VENV)/.dev  ## every test
