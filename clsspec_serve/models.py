@@ -16,7 +16,7 @@ def find_bundle(reference: str | Path | None) -> Bundle:
     """Open the bundle that `reference` names: a folder, read in place, or `hf:owner/name[@rev]`.
 
     None names the embedded one. Raises `SourceError` when a download fails, `BundleError` when the
-    folder is not a whole bundle, and `UsageError` for another `hf:` reference.
+    folder is not a whole bundle, and `UsageError` for `hf:` before anything else.
     """
     if reference is None:
         return open_bundle(EMBEDDED)
