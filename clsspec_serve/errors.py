@@ -3,13 +3,16 @@
 ClsspecError                 exit code 1: the work failed
 ├── UsageError               exit code 2: the request itself was wrong
 ├── ImageError               a file is not an image that can be read within the limits
+│   └── ImageTooLarge        it has more pixels than are accepted
 ├── DatasetError             a data set's file is missing or does not fit
 ├── BundleError              a bundle is incomplete, altered or too new
 ├── SourceError              a model or checkpoint cannot be found or downloaded
 ├── CheckpointError          a checkpoint does not have the keys and shapes it should have
 ├── EngineError              no engine is installed, or the engine refuses
 ├── ExportError              a graph failed its parity check or its audit
-└── OutputError              a result cannot be written
+├── OutputError              a result cannot be written
+├── Busy                     the server has as much to do as it accepts
+└── Stopped                  the server is shutting down
 
 Every message is one line: what was wrong, what was got, what is accepted.
 """
@@ -49,6 +52,10 @@ class ImageError(ClsspecError):
     """The bytes are not an image that can be read within the limits."""
 
 
+class ImageTooLarge(ImageError):
+    """The picture has more pixels, or patches, than are accepted."""
+
+
 class DatasetError(ClsspecError):
     """A labelled data set lacks a file, or has one that does not fit its layout or its picture."""
 
@@ -75,3 +82,11 @@ class ExportError(ClsspecError):
 
 class OutputError(ClsspecError):
     """The result cannot be written where it was asked for; nothing was left behind."""
+
+
+class Busy(ClsspecError):
+    """As much is waiting as may; the same request can succeed later."""
+
+
+class Stopped(ClsspecError):
+    """Nothing more is taken, since the process is about to end."""

@@ -33,7 +33,7 @@ from PIL import (
 )
 
 from clsspec_serve.colour import to_rgb
-from clsspec_serve.errors import ImageError, UsageError, one_line
+from clsspec_serve.errors import ImageError, ImageTooLarge, UsageError, one_line
 
 DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own bound: a quarter of a gibibyte of 24-bit pixels."""
@@ -65,6 +65,7 @@ _FORMATS = (
     Jpeg2KImagePlugin.Jpeg2KImageFile,
     PpmImagePlugin.PpmImageFile,
 )
+_IN_MEMORY = "image bytes"
 _FORMAT_NAMES = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM"
 
 _UPRIGHT = {
@@ -130,7 +131,7 @@ def read_image(source: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArr
         return _decode(source, "PIL image", limits)
     if isinstance(source, bytes):
         with _Reader(io.BytesIO(source)) as stream:
-            return _read_stream(stream, "image bytes", limits)
+            return _decode(_open(stream, _IN_MEMORY), _IN_MEMORY, limits)
     if not isinstance(source, str | os.PathLike):
         kind = type(source).__name__
         raise ImageError(f"{kind} is no image; accepted are a path, bytes, a PIL image, an array")
@@ -145,7 +146,18 @@ def read_image(source: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArr
     except (OSError, ValueError) as error:
         raise ImageError(f"{name}: cannot be opened: {_reason(error)}") from error
     with stream:
-        return _read_stream(stream, name, limits)
+        return _decode(_open(stream, name), name, limits)
+
+
+def image_size(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """(H, W) of an encoded picture, from its header alone, before EXIF orientation.
+
+    Raises ImageError for what is no image, ImageTooLarge as `read_image` would.
+    """
+    with _Reader(io.BytesIO(data)) as stream:
+        image = _open(stream, _IN_MEMORY)
+        _check_size(image.width, image.height, _IN_MEMORY, limits.max_pixels)
+        return image.height, image.width
 
 
 def check_pixels(pixels: NDArray[Any], max_pixels: int | None = None) -> NDArray[np.uint8]:
@@ -162,7 +174,8 @@ def check_pixels(pixels: NDArray[Any], max_pixels: int | None = None) -> NDArray
     return pixels
 
 
-def _read_stream(stream: _Reader, name: str, limits: ImageLimits) -> NDArray[np.uint8]:
+def _open(stream: _Reader, name: str) -> ImageFile.ImageFile:
+    """What the header says; the pixels are still to be decoded."""
     try:
         prefix = stream.read(16)
     except OSError as error:
@@ -182,7 +195,7 @@ def _read_stream(stream: _Reader, name: str, limits: ImageLimits) -> NDArray[np.
         ) from error
     # The decoders of plain-text PPM and of JPEG 2000 find the end of the picture by reading on.
     stream.decoding = kind not in (PpmImagePlugin.PpmImageFile, Jpeg2KImagePlugin.Jpeg2KImageFile)
-    return _decode(image, name, limits)
+    return image
 
 
 def _identify(prefix: bytes) -> type[ImageFile.ImageFile] | None:
@@ -219,7 +232,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageError(
+        raise ImageTooLarge(
             f"{name}: has {width}x{height} = {width * height} pixels; accepted are {max_pixels}"
         )
 

@@ -16,6 +16,8 @@ from clsspec_serve.choices import Format
 from clsspec_serve.errors import UsageError
 from clsspec_serve.predictor import Prediction
 
+Arrays = dict[str, NDArray[Any]]
+
 
 def encode(prediction: Prediction, form: Format) -> bytes:
     """One picture's features.
@@ -25,7 +27,7 @@ def encode(prediction: Prediction, form: Format) -> bytes:
     """
     if form == "npy":
         return _npy(prediction)
-    return _encode(prediction.arrays, {"geometry": _json(prediction)}, form)
+    return encode_arrays(prediction.arrays, {"geometry": _json(prediction)}, form)
 
 
 def encode_many(predictions: Mapping[str, Prediction], form: Format) -> bytes:
@@ -34,13 +36,32 @@ def encode_many(predictions: Mapping[str, Prediction], form: Format) -> bytes:
         raise UsageError(
             "several images do not fit in one .npy; use .npz, .safetensors or a folder"
         )
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: Arrays = {}
     texts: dict[str, str] = {}
     for name, prediction in predictions.items():
         of_one, geometry = _named(name, prediction)
         arrays |= of_one
         texts |= geometry
-    return _encode(arrays, texts, form)
+    return encode_arrays(arrays, texts, form)
+
+
+def encode_arrays(
+    arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str], form: Format
+) -> bytes:
+    """Arrays and texts by name; the texts are arrays in `npz` and metadata in `safetensors`."""
+    if form == "npy":
+        raise UsageError("a .npy holds one array and no text; use .npz or .safetensors")
+    if form == "safetensors":
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        return save_safetensors(contiguous, metadata=dict(texts))
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        **arrays,
+        **{name: np.array(text) for name, text in texts.items()},
+    )
+    return buffer.getvalue()
 
 
 class NpzStream:
@@ -87,20 +108,6 @@ def _npy(prediction: Prediction) -> bytes:
             "choose one with --tasks and --layers, or use .npz or .safetensors"
         )
     return npy(next(iter(prediction.arrays.values())))
-
-
-def _encode(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str], form: Format) -> bytes:
-    if form == "safetensors":
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        return save_safetensors(contiguous, metadata=dict(texts))
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        allow_pickle=False,
-        **arrays,
-        **{name: np.array(text) for name, text in texts.items()},
-    )
-    return buffer.getvalue()
 
 
 def _json(prediction: Prediction) -> str:

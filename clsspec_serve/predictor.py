@@ -29,7 +29,7 @@ from clsspec_serve.manifest import Manifest
 from clsspec_serve.models import find_bundle
 from clsspec_serve.position import position_map
 from clsspec_serve.request import Options, Request, Size, settle
-from clsspec_serve.transform import transform
+from clsspec_serve.transform import plan, transform
 
 FloatArray = NDArray[np.float32]
 Picture = TypeVar("Picture", bound=ImageLike)
@@ -201,20 +201,28 @@ class Model:
         """Read and transform one picture; raises `ImageError`."""
         pixels = read_image(image, request.limits)
         try:
-            transformed, geometry = transform(
-                pixels,
-                request.preprocessing,
-                self.manifest.architecture.patch_size,
-                size=request.size,
-                policy=request.policy,
+            geometry, tiling = self.frame((pixels.shape[0], pixels.shape[1]), request)
+            patch = self.manifest.architecture.patch_size
+            transformed, _ = transform(
+                pixels, request.preprocessing, patch, size=request.size, policy=request.policy
             )
-            _check_elongation(geometry, request)
-            tiling = tile(geometry, request.window, request.stride, request.flip)
         except ImageError as error:
             if not isinstance(image, str | os.PathLike):
                 raise
             raise ImageError(f"{os.fspath(image)}: {error}") from error
         return Prepared(transformed, geometry, tiling)
+
+    def frame(self, image: Size, request: Request) -> tuple[Geometry, Tiling]:
+        """How a picture of (H, W) `image` is shown; raises `ImageError`."""
+        geometry = plan(
+            image,
+            request.preprocessing,
+            self.manifest.architecture.patch_size,
+            size=request.size,
+            policy=request.policy,
+        )
+        _check_elongation(geometry, request)
+        return geometry, tile(geometry, request.window, request.stride, request.flip)
 
     def forward(self, pixels: Pixels, request: Request) -> list[dict[str, NDArray[Any]]]:
         """One pass of `(B, 4, h, w) uint8`: for each view the features and the heads' raw answers.
@@ -232,25 +240,40 @@ class Model:
     ) -> dict[str, NDArray[Any]]:
         """The named outputs of the backbone and of the heads for one batch, by name.
 
-        Raises `EngineError`, and `BundleError` for a head whose answer has another shape than its
+        Raises as `features` and `answer` do.
+        """
+        found = self.features(pixels, outputs)
+        grid = self._grid(pixels)
+        return found | {task: self.answer(task, found, grid) for task in heads}
+
+    def features(self, pixels: Pixels, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """The named outputs of the backbone for one batch `(B, 4, h, w) uint8`, by name.
+
+        Raises `EngineError`.
+        """
+        inputs: Arrays = {"pixels": pixels, "position": self._position(self._grid(pixels))}
+        return self.engine.run(inputs, outputs)
+
+    def answer(self, task: HeadTask, features: Arrays, grid: Size) -> NDArray[Any]:
+        """What a head makes of a batch of features of (h, w) patches, with all that it takes.
+
+        Raises `EngineError`, and `BundleError` for an answer of another shape than the head's
         description says.
         """
+        head = next(head for head in self.manifest.heads if head.task == task)
+        given = {output.name: features[output.name] for output in head.inputs}
+        answer = self._head(task).run(given, [task])[task]
+        expected = answer_shape(head, len(given[head.inputs[0].name]), grid)
+        if answer.shape != expected:
+            raise BundleError(
+                f"{self.bundle.path}: the graph of the head for {task} gives "
+                f"{answer.shape}, {MANIFEST} says {expected}"
+            )
+        return answer
+
+    def _grid(self, pixels: Pixels) -> Size:
         patch = self.manifest.architecture.patch_size
-        grid = (pixels.shape[2] // patch, pixels.shape[3] // patch)
-        inputs: Arrays = {"pixels": pixels, "position": self._position(grid)}
-        found = self.engine.run(inputs, outputs)
-        of_task = {head.task: head for head in self.manifest.heads}
-        answers: dict[str, NDArray[Any]] = {}
-        for task in heads:
-            given = {output.name: found[output.name] for output in of_task[task].inputs}
-            answers |= self._head(task).run(given, [task])
-            expected = answer_shape(of_task[task], len(pixels), grid)
-            if answers[task].shape != expected:
-                raise BundleError(
-                    f"{self.bundle.path}: the graph of the head for {task} gives "
-                    f"{answers[task].shape}, {MANIFEST} says {expected}"
-                )
-        return {**found, **answers}
+        return pixels.shape[2] // patch, pixels.shape[3] // patch
 
     def _head(self, task: HeadTask) -> Engine:
         with self._loading:

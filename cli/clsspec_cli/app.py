@@ -18,6 +18,7 @@ from clsspec_cli.fit import fit
 from clsspec_cli.inspect import inspect
 from clsspec_cli.models import models
 from clsspec_cli.segment import segment
+from clsspec_cli.serve import serve
 from clsspec_cli.verify import verify
 from clsspec_cli.view import view
 from clsspec_serve.errors import ClsspecError
@@ -31,7 +32,19 @@ app = typer.Typer(
     help="Features, masks and depth from Vision Transformers whose [CLS] and patch tokens have "
     "their own weights.",
 )
-for command in (extract, segment, depth, view, export, fit, analyze, inspect, verify, models):
+for command in (
+    extract,
+    segment,
+    depth,
+    view,
+    serve,
+    export,
+    fit,
+    analyze,
+    inspect,
+    verify,
+    models,
+):
     app.command()(command)
 app.command("eval")(evaluate)
 

@@ -59,6 +59,13 @@ def tile(geometry: Geometry, window: int | None, stride: int | None, flip: bool)
     return Tiling(spans[0], spans[1], flip)
 
 
+def view_grid(geometry: Geometry, tiling: Tiling) -> tuple[int, int]:
+    """(h, w) in patches of each of the views, their padding included."""
+    spans = (tiling.rows[0], tiling.columns[0])
+    height, width = (-(-(stop - start) // geometry.patch) for start, stop in spans)
+    return height, width
+
+
 def cut(pixels: Pixels, geometry: Geometry, tiling: Tiling) -> Iterator[Pixels]:
     """The views of a network input `(4, H, W) uint8`, each padded to whole patches by itself.
 

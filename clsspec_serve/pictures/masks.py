@@ -79,14 +79,22 @@ def areas(ids: NDArray[Any], categories: Sequence[Category]) -> list[Area]:
 
     Classes of one size keep their order. Raises UsageError for an id that is neither.
     """
+    return [area for _, area in counted(ids, categories)]
+
+
+def counted(ids: NDArray[Any], categories: Sequence[Category]) -> list[tuple[int, Area]]:
+    """As `areas`, each beside its id."""
     counts = _counts(ids, categories)
     void = np.iinfo(ids.dtype).max
     rows = [
-        Area(VOID if index == void else categories[index].name, count, count / ids.size)
+        (
+            index,
+            Area(VOID if index == void else categories[index].name, count, count / ids.size),
+        )
         for index, count in enumerate(counts.tolist())
         if count
     ]
-    return sorted(rows, key=lambda row: -row.pixels)
+    return sorted(rows, key=lambda row: -row[1].pixels)
 
 
 def palette(categories: Sequence[Category], dtype: Any) -> NDArray[np.uint8]:

@@ -1,0 +1,160 @@
+"""`clsspec serve`: features, masks and depth over HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import sys
+from typing import Annotated
+
+import typer
+
+from clsspec_cli import options
+from clsspec_cli.chosen import chosen_bundle
+
+Host = Annotated[
+    str,
+    typer.Option(
+        envvar="CLSSPEC_HOST", help="The address to listen on; 0.0.0.0 is every one of IPv4."
+    ),
+]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, envvar="CLSSPEC_PORT", help="0 takes a free one.")
+]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--api-key",
+        envvar="CLSSPEC_API_KEY",
+        metavar="KEY",
+        help="Ask clients for this key; may be given several times, and in the environment "
+        "several with spaces between. Where the address is not this machine's alone and no key is "
+        "given, one is made and printed.",
+        show_default=False,
+    ),
+]
+NoAuth = Annotated[
+    bool, typer.Option("--no-auth", envvar="CLSSPEC_NO_AUTH", help="Ask nobody for a key.")
+]
+Replicas = Annotated[
+    int,
+    typer.Option(
+        min=1, envvar="CLSSPEC_REPLICAS", help="Copies of the model, each with its own threads."
+    ),
+]
+Pending = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        envvar="CLSSPEC_MAX_PENDING",
+        help="Pictures in work and waiting; what comes beyond is answered by 429.",
+    ),
+]
+Pictures = Annotated[int, typer.Option(min=1, envvar="CLSSPEC_MAX_IMAGES", help="In one request.")]
+Body = Annotated[
+    int, typer.Option(min=1, envvar="CLSSPEC_MAX_BODY_MB", help="Of one request, in MiB.")
+]
+Memory = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        envvar="CLSSPEC_MAX_DECODED_MB",
+        help="MiB of decoded pictures, masks and depth at a time; others wait.",
+    ),
+]
+Patches = Annotated[
+    int,
+    typer.Option(
+        min=1, envvar="CLSSPEC_MAX_PATCHES", help="Of what clients may show the network at once."
+    ),
+]
+Seconds = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        min=0.001,
+        envvar="CLSSPEC_TIMEOUT",
+        help="Seconds to read a request, and as many to answer it.",
+    ),
+]
+Drain = Annotated[
+    float,
+    typer.Option(
+        "--drain",
+        min=0,
+        envvar="CLSSPEC_DRAIN",
+        help="Seconds between not being ready and taking no more connections, at the end.",
+    ),
+]
+
+
+def serve(
+    model: options.Model = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: Keys = None,
+    no_auth: NoAuth = False,
+    engine: options.Engine = "auto",
+    precision: options.Precision = "fp32",
+    threads: options.Threads = None,
+    replicas: Replicas = 1,
+    batch_size: options.BatchSize = 8,
+    max_pending: Pending = 256,
+    max_images: Pictures = 32,
+    max_pixels: options.MaxPixels = 89_478_485,
+    max_patches: Patches = 4096,
+    max_body_mb: Body = 64,
+    max_decoded_mb: Memory = 1024,
+    timeout: Seconds = 30.0,
+    drain: Drain = 0.0,
+) -> None:
+    """Answer HTTP requests: `/embed`, `/features`, `/segment`, `/depth`, `/predict`.
+
+    `/docs` describes them, `/` is a page to try them on.
+    """
+    from clsspec_serve.http import logs
+    from clsspec_serve.http.app import create_app
+    from clsspec_serve.http.server import Server, listen
+    from clsspec_serve.http.settings import Settings
+    from clsspec_serve.predictor import start
+    from clsspec_serve.service import Capacity
+
+    keys = tuple(api_key or ())
+    if not (keys or no_auth or _is_loopback(host)):
+        keys = (secrets.token_urlsafe(24),)
+        print(f"clsspec: clients need this key: {keys[0]}", file=sys.stderr)
+    settings = Settings(
+        body_bytes=max_body_mb << 20,
+        bodies_bytes=max(512, max_body_mb) << 20,
+        pictures=max_images,
+        pixels=max_pixels,
+        seconds=timeout,
+        drain_seconds=drain,
+        keys=() if no_auth else keys,
+    )
+    capacity = Capacity(
+        batch=batch_size,
+        pictures=max_pending,
+        decoded_bytes=max_decoded_mb << 20,
+        view_patches=max_patches,
+        picture_patches=16 * max_patches,
+    )
+    bundle = chosen_bundle(model)
+    each = threads or max((os.cpu_count() or 1) // replicas, 1)
+    models = [
+        start(bundle, engine=engine, precision=precision, threads=each) for _ in range(replicas)
+    ]
+    listener = listen(host, port)
+    name = f"[{host}]" if ":" in host else host
+    logs.configure()
+    app = create_app(models, capacity, settings)
+    print(f"clsspec: http://{name}:{listener.getsockname()[1]}", file=sys.stderr, flush=True)
+    Server(app, settings).run([listener])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

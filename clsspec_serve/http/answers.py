@@ -1,0 +1,114 @@
+"""What was found, as the body of an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clsspec_serve.choices import Form, Format
+from clsspec_serve.delivery import Delivery
+from clsspec_serve.errors import UsageError
+from clsspec_serve.geometry import Geometry
+from clsspec_serve.heads import AnyHead, DepthHead, SegmentationHead
+from clsspec_serve.http.errors import Problem
+from clsspec_serve.http.json_body import json_body
+from clsspec_serve.http.negotiation import MEDIA_TYPES
+from clsspec_serve.http.results import Result
+from clsspec_serve.layers import require_head
+from clsspec_serve.outputs import Arrays, encode_arrays, npy
+from clsspec_serve.pictures.alignment import enlarge, visible
+from clsspec_serve.pictures.depths import depth_png, depth_scale
+from clsspec_serve.pictures.look import encode_picture
+from clsspec_serve.pictures.masks import mask_png
+from clsspec_serve.pictures.pca import fit
+from clsspec_serve.predictor import Prediction
+
+
+@dataclass(frozen=True)
+class Body:
+    """The bytes of an answer, and the headers that belong to them."""
+
+    content: bytes
+    media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Makes bodies for one model."""
+
+    model: str
+    heads: Sequence[AnyHead]
+
+    def write(self, results: Sequence[Result], form: Form, delivery: Delivery) -> Body:
+        """The body for all pictures of a request; PNG and npy are for one that was answered.
+
+        Raises `UsageError` where the arrays do not fit the form.
+        """
+        media_type = MEDIA_TYPES[form]
+        if form == "json":
+            return Body(json_body(self.model, results, delivery, self.heads), media_type)
+        if form == "npz" or form == "safetensors":
+            return self._archive(results, form, delivery)
+        prediction = results[0].outcome
+        if isinstance(prediction, Problem):
+            raise TypeError("a picture that failed has no PNG and no npy")
+        headers = {"Clsspec-Geometry": geometry_text(prediction.geometry)}
+        if form == "npy":
+            return Body(npy(_only(delivery.apply(prediction.arrays), form)), media_type, headers)
+        content, more = self._png(prediction)
+        return Body(content, media_type, headers | more)
+
+    def _archive(self, results: Sequence[Result], form: Format, delivery: Delivery) -> Body:
+        arrays: Arrays = {}
+        texts: dict[str, str] = {}
+        headers: dict[str, str] = {}
+        for index, result in enumerate(results):
+            before = f"{index}/" if len(results) > 1 else ""
+            if isinstance(result.outcome, Problem):
+                texts[f"{before}error"] = result.outcome.model_dump_json()
+                continue
+            geometry = geometry_text(result.outcome.geometry)
+            texts[f"{before}geometry"] = geometry
+            if not before:
+                headers["Clsspec-Geometry"] = geometry
+            delivered = delivery.apply(result.outcome.arrays)
+            arrays |= {before + name: array for name, array in delivered.items()}
+        return Body(encode_arrays(arrays, texts, form), MEDIA_TYPES[form], headers)
+
+    def _png(self, prediction: Prediction) -> tuple[bytes, dict[str, str]]:
+        (name, array) = next(iter(prediction.arrays.items()))
+        if name == "segment":
+            return mask_png(array, require_head(self.heads, SegmentationHead).classes), {}
+        if name == "depth":
+            maximum = require_head(self.heads, DepthHead).maximum
+            return depth_png(array, maximum), {"Clsspec-Depth-Scale": str(depth_scale(maximum))}
+        patches = _only(prediction.arrays, "png")
+        return encode_picture(pca_picture(patches, prediction.geometry), ".png"), {}
+
+
+def geometry_text(geometry: Geometry) -> str:
+    """For a header, and beside arrays: `Geometry.from_dict` reads its JSON."""
+    return json.dumps(geometry.to_dict(), separators=(",", ":"))
+
+
+def pca_picture(patches: Any, geometry: Geometry) -> Any:
+    """The principal components of patches `(h, w, D)` where they lie in the picture, `(H, W, 3)`.
+
+    Black where the network saw nothing of it.
+    """
+    colours = fit([patches[visible(geometry)]]).apply(patches)
+    return enlarge(colours, geometry, np.zeros((*geometry.image, 3), np.uint8))
+
+
+def _only(arrays: Mapping[str, Any], form: Form) -> Any:
+    if len(arrays) != 1:
+        raise UsageError(
+            f"{form} is for one array, not {', '.join(arrays)}; choose one with tasks and layers, "
+            "or another format"
+        )
+    return next(iter(arrays.values()))

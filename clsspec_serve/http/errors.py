@@ -1,0 +1,132 @@
+"""Which status an error has, and the one body that all of them come in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from clsspec_serve.errors import (
+    Busy,
+    ClsspecError,
+    ImageError,
+    ImageTooLarge,
+    Stopped,
+    UsageError,
+    one_line,
+)
+
+RETRY_AFTER = 1
+"""Seconds that a client is asked to wait where there is too much to do."""
+
+_KINDS: tuple[tuple[type[Exception], int, str], ...] = (
+    (ImageTooLarge, 413, "image_too_large"),
+    (ImageError, 422, "invalid_image"),
+    (UsageError, 422, "invalid_request"),
+    (Busy, 429, "busy"),
+    (Stopped, 503, "shutting_down"),
+    (TimeoutError, 504, "timeout"),
+)
+_OF_STATUS = {
+    400: "invalid_request",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    408: "timeout",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid_request",
+    429: "busy",
+    503: "unavailable",
+    504: "timeout",
+}
+
+
+class Refused(ClsspecError):
+    """A request that is wrong as HTTP, with the status that says so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Problem(BaseModel):
+    """What went wrong: a word for programs, a sentence for people, and the request's id."""
+
+    type: str
+    message: str
+    request_id: str
+
+
+class ProblemBody(BaseModel):
+    """The body of every answer that is no success."""
+
+    error: Problem
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of an error; 500 for what nobody foresaw."""
+    if isinstance(error, Refused | HTTPException):
+        return error.status if isinstance(error, Refused) else error.status_code
+    return next((status for kind, status, _ in _KINDS if isinstance(error, kind)), 500)
+
+
+def describe(error: Exception, request_id: str) -> Problem:
+    """An error as clients see it; of what nobody foresaw only that it happened."""
+    status = status_of(error)
+    word = next((word for kind, _, word in _KINDS if isinstance(error, kind)), None)
+    if isinstance(error, HTTPException):
+        message = str(error.detail)
+    elif status == 500 and not isinstance(error, ClsspecError):
+        message = "the server failed; its log says why, under this request_id"
+    elif isinstance(error, TimeoutError):
+        message = "the time for an answer was up"
+    else:
+        message = one_line(error)
+    return Problem(
+        type=word or _OF_STATUS.get(status, "internal_error"),
+        message=message,
+        request_id=request_id,
+    )
+
+
+def problem_response(error: Exception, request_id: str) -> Response:
+    """The answer to a request that failed."""
+    status = status_of(error)
+    headers = {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, HTTPException):
+        headers |= dict(error.headers or {})
+    body = ProblemBody(error=describe(error, request_id))
+    return JSONResponse(body.model_dump(), status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Let all errors of an application come in that body."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, RequestValidationError):
+            error = Refused(422, _first_problem(error))
+        return problem_response(error, request.scope["request_id"])
+
+    for kind in (ClsspecError, TimeoutError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, answer)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses for these statuses."""
+    return {
+        status: {"model": ProblemBody, "description": _OF_STATUS[status]} for status in statuses
+    }
+
+
+def _first_problem(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][1:])
+    return f"{name}: {first['msg']}" if name else str(first["msg"])

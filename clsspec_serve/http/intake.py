@@ -1,0 +1,171 @@
+"""The pictures of a request: a raw body, multipart files or base64 in JSON, within the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import ClientDisconnect
+
+from clsspec_serve.errors import Busy, first_problem
+from clsspec_serve.http.errors import Refused
+from clsspec_serve.http.multipart import parse_multipart
+from clsspec_serve.http.settings import Settings
+
+FIELD = "file"
+"""The name of the multipart parts that are pictures."""
+_RAW = ("application/octet-stream", "application/x-www-form-urlencoded", "")
+"""Content types that say nothing; the second is what curl sends for `--data-binary`."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture, and its file's name where it has one."""
+
+    data: bytes
+    name: str | None = None
+
+
+class ImageBody(BaseModel):
+    """A picture, or several, in base64 or as `data:` URIs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str | None = None
+    images: list[str] | None = None
+
+
+BODIES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {
+                        FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}
+                    },
+                }
+            },
+            "application/json": {"schema": ImageBody.model_json_schema()},
+        },
+    }
+}
+"""What `pictures_of` reads, for the OpenAPI document."""
+
+
+class Intake:
+    """The bodies of all requests that are in work."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.bytes = 0
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """The whole body; its bytes count as long as the block lasts.
+
+        Raises `Refused` (408, 413), and `Busy` where there are too many bytes in work.
+        """
+        taken = 0
+        content = bytearray()
+
+        def take(amount: int) -> None:
+            nonlocal taken
+            if amount > self._settings.body_bytes:
+                limit = self._settings.body_bytes
+                raise Refused(413, f"the body is longer than {limit} bytes")
+            more = max(amount - taken, 0)
+            if self.bytes + more > self._settings.bodies_bytes:
+                raise Busy(f"the requests in work have {self.bytes} bytes; accepted are no more")
+            self.bytes += more
+            taken += more
+
+        try:
+            take(_announced(request))
+            async with asyncio.timeout(self._settings.seconds):
+                async for chunk in request.stream():
+                    take(len(content) + len(chunk))
+                    content += chunk
+            body = bytes(content)
+            content.clear()
+            yield body
+        except ClientDisconnect:
+            raise Refused(400, "the body ended early") from None
+        finally:
+            self.bytes -= taken
+
+
+def pictures_of(content_type: str, body: bytes, settings: Settings) -> list[Picture]:
+    """The pictures in a body; raises `Refused`. For a thread, as a body may be long."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        pictures = _files(content_type, body, settings.pictures)
+    elif kind == "application/json":
+        pictures = _in_json(body)
+    elif kind.startswith("image/") or kind in _RAW:
+        pictures = [Picture(body)]
+    else:
+        raise Refused(
+            415,
+            f"content type {kind}; accepted are image/*, application/octet-stream, "
+            "multipart/form-data and application/json",
+        )
+    if not pictures or not pictures[0].data:
+        raise Refused(
+            422, f"there is no picture in the body; accepted are 1 to {settings.pictures}"
+        )
+    if len(pictures) > settings.pictures:
+        raise Refused(413, f"{len(pictures)} pictures; accepted are {settings.pictures}")
+    return pictures
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of base64 or of a `data:` URI that holds it; raises `Refused`."""
+    if text[:5].lower() == "data:":
+        header, comma, text = text.partition(",")
+        if not comma or not header.lower().endswith(";base64"):
+            raise Refused(422, "a data URI without base64; accepted is data:image/...;base64,...")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refused(422, f"an image is not base64: {error}") from error
+
+
+def _announced(request: Request) -> int:
+    length = request.headers.get("content-length", "0")
+    return int(length) if length.isdecimal() else 0
+
+
+def _files(content_type: str, body: bytes, most: int) -> list[Picture]:
+    pictures = []
+    for part in parse_multipart(content_type, body, most):
+        if part.field_name != FIELD:
+            raise Refused(
+                422,
+                f"the multipart field {part.field_name!r}; accepted is {FIELD!r}, any number of "
+                "times; options go into the query string",
+            )
+        pictures.append(Picture(part.data, part.file_name))
+    return pictures
+
+
+def _in_json(body: bytes) -> list[Picture]:
+    try:
+        given = ImageBody.model_validate_json(body)
+    except ValidationError as error:
+        raise Refused(422, f"the JSON body: {first_problem(error)}") from error
+    if (given.image is None) == (given.images is None):
+        raise Refused(422, 'the JSON body; accepted is {"image": ...} or {"images": [...]}')
+    texts = [given.image] if given.image is not None else given.images or []
+    return [Picture(decode_base64(text)) for text in texts]

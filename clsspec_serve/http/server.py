@@ -1,0 +1,83 @@
+"""uvicorn, and how it stops: not ready, then no more connections, then no more work."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from clsspec_serve.errors import UsageError
+from clsspec_serve.http.health import Health
+from clsspec_serve.http.settings import Settings
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than load balancers keep theirs."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises `UsageError` when the address cannot be had."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot listen on {host}:{port}: {reason}") from error
+
+
+class Server(uvicorn.Server):
+    """`run(sockets=[...])` serves until SIGTERM or SIGINT; the second one waits for nothing."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                limit_concurrency=settings.connections,
+                http="httptools",
+                ws="none",
+            )
+        )
+        self._health: Health = app.state.health
+        self._drain_seconds = settings.drain_seconds
+        self._stopping = False
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ours, so that a stop as asked for ends with exit code 0."""
+        if current_thread() is not main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Turn readiness off now, and stop a little later."""
+        if self._stopping:
+            self.should_exit = self.force_exit = True
+            return
+        self._stopping = True
+        self._health.drain()
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_seconds, self._stop)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def _stop(self) -> None:
+        self.should_exit = True

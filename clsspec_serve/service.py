@@ -1,0 +1,213 @@
+"""Encoded pictures of one request → what the network found, side by side with other requests.
+
+Knows no HTTP. Headers are read before pixels, pixels are decoded before a picture takes a place in
+a batch, and all of it happens in threads, so that the event loop only carries messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from clsspec_serve.batching import Answer, Batcher, Observe
+from clsspec_serve.budget import Budget
+from clsspec_serve.choices import Task
+from clsspec_serve.dense.views import view_grid
+from clsspec_serve.errors import Busy, ImageTooLarge
+from clsspec_serve.images import image_size
+from clsspec_serve.manifest import Manifest
+from clsspec_serve.predictor import Model, Prediction, Prepared
+from clsspec_serve.request import Options, Request
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_RGB = 3
+_CHANNELS = 4
+_BYTES_PER_PIXEL = {"segment": 2, "depth": 4}
+"""Of an answer at the picture's own size, at most."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How much work is taken.
+
+    `batch`: views in one forward pass. `pictures`: in work and waiting, all together.
+    `decoded_bytes`: of the pixels, masks and depth maps of pictures in work. `view_patches`: of
+    what the network sees at once; `picture_patches`: of all windows of a picture. `threads`: for
+    decoding, and as many for encoding.
+    """
+
+    batch: int = 8
+    pictures: int = 256
+    decoded_bytes: int = 1 << 30
+    view_patches: int = 4096
+    picture_patches: int = 65536
+    threads: int = max(os.cpu_count() or 1, 2)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the network found in one picture, with the seconds that each part took."""
+
+    prepared: Prepared
+    answer: Answer
+    decoding: float
+
+
+Outcome = Found | Exception
+
+
+class Service:
+    """A bundle on its engines, for the coroutines of one event loop.
+
+    `models`: the same bundle, on each engine. `observe`: see `Batcher`.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        capacity: Capacity,
+        observe: Observe = lambda views, seconds: None,
+    ) -> None:
+        self.capacity = capacity
+        self.decoded = Budget(capacity.decoded_bytes)
+        self.batcher = Batcher(models, largest=capacity.batch, observe=observe)
+        self.pictures = 0
+        self._model = models[0]
+        self._decoders = ThreadPoolExecutor(capacity.threads, "decode")
+        self._encoders = ThreadPoolExecutor(capacity.threads, "encode")
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self._model.manifest
+
+    def request(self, options: Options) -> Request:
+        """Settle options against the bundle; raises `UsageError`."""
+        return self._model.request(**options)
+
+    @asynccontextmanager
+    async def found(
+        self, pictures: Sequence[bytes], request: Request
+    ) -> AsyncIterator[list[Outcome]]:
+        """What is found in each picture, or why nothing; the memory is held for the block.
+
+        Leave at any time, by cancelling, and what has not begun is dropped. Raises `Busy`, and
+        `ImageTooLarge` when the pictures together need more than all the memory that there is.
+        """
+        with self._admitted(len(pictures)):
+            bytes_of = await self.decoding(self._memory, pictures, request)
+            needed = sum(size for size in bytes_of if not isinstance(size, Exception))
+            if needed > self.decoded.total:
+                raise ImageTooLarge(
+                    f"the pictures of this request take {needed} bytes once they are decoded; "
+                    f"accepted are {self.decoded.total}"
+                )
+            async with self.decoded.lent(needed):
+                work = [
+                    self._find(picture, memory, request)
+                    for picture, memory in zip(pictures, bytes_of, strict=True)
+                ]
+                yield await asyncio.gather(*work)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine failed the last time; None when it has succeeded since."""
+        return self.batcher.failure
+
+    async def try_blank(self, tasks: Sequence[Task], count: int) -> None:
+        """Run blank pictures of the usual size; raises what goes wrong."""
+        request = self.request({"tasks": tasks})
+        blank = np.zeros((*request.preprocessing.size, 3), np.uint8)
+        prepared = await self.decoding(self._model.prepare, blank, request)
+        futures = [self.batcher.submit(prepared, request) for _ in range(count)]
+        await asyncio.gather(*map(asyncio.wrap_future, futures))
+
+    def finish(self, found: Found, request: Request) -> Prediction:
+        """The answers at the picture's own size; for a thread that is for answers."""
+        return self._model.finish(found.prepared, found.answer.views, request)
+
+    async def decoding(self, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function in a thread that is for what came in."""
+        return await asyncio.wrap_future(self._decoders.submit(decode, *args, **kwargs))
+
+    async def encoding(self, encode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function in a thread that is for answers."""
+        return await asyncio.wrap_future(self._encoders.submit(encode, *args, **kwargs))
+
+    def close(self) -> None:
+        """Answer what waits, and take no more."""
+        self.batcher.close()
+        self._decoders.shutdown(cancel_futures=True)
+        self._encoders.shutdown()
+
+    @contextmanager
+    def _admitted(self, pictures: int) -> Iterator[None]:
+        if self.pictures + pictures > self.capacity.pictures:
+            raise Busy(
+                f"{self.pictures} pictures are in work, and {pictures} more came; accepted are "
+                f"{self.capacity.pictures}"
+            )
+        self.pictures += pictures
+        try:
+            yield
+        finally:
+            self.pictures -= pictures
+
+    async def _find(self, picture: bytes, memory: int | Exception, request: Request) -> Outcome:
+        if isinstance(memory, Exception):
+            return memory
+        try:
+            prepared, seconds = await self.decoding(self._prepare, picture, request)
+            answer = await asyncio.wrap_future(self.batcher.submit(prepared, request))
+        # Whatever one picture brings about, the others of the request are answered.
+        except Exception as error:
+            return error
+        return Found(prepared, answer, seconds)
+
+    def _prepare(self, picture: bytes, request: Request) -> tuple[Prepared, float]:
+        start = time.monotonic()
+        prepared = self._model.prepare(picture, request)
+        return prepared, time.monotonic() - start
+
+    def _memory(self, pictures: Sequence[bytes], request: Request) -> list[int | Exception]:
+        """For each picture the bytes that it will take, by its header, or what is wrong with it."""
+        bytes_of: list[int | Exception] = []
+        for picture in pictures:
+            try:
+                bytes_of.append(self._memory_of(picture, request))
+            # As in `_find`.
+            except Exception as error:
+                bytes_of.append(error)
+        return bytes_of
+
+    def _memory_of(self, picture: bytes, request: Request) -> int:
+        """Bytes of the pixels, of the network's input and of the answers as large as the picture.
+
+        EXIF orientation may swap the sides, which changes none of them.
+        """
+        height, width = image_size(picture, request.limits)
+        geometry, tiling = self._model.frame((height, width), request)
+        rows, columns = view_grid(geometry, tiling)
+        limits = self.capacity
+        if rows * columns > limits.view_patches:
+            raise ImageTooLarge(
+                f"the network would see {rows}x{columns} patches at once; accepted are "
+                f"{limits.view_patches}"
+            )
+        if rows * columns * tiling.views > limits.picture_patches:
+            raise ImageTooLarge(
+                f"the network would see {tiling.views} windows of {rows}x{columns} patches; "
+                f"accepted are {limits.picture_patches} patches in all"
+            )
+        per_pixel = _RGB + sum(_BYTES_PER_PIXEL.get(head.task, 0) for head in request.heads)
+        return per_pixel * height * width + _CHANNELS * geometry.input[0] * geometry.input[1]
