@@ -26,6 +26,10 @@ from clsspec_serve.pictures.look import encode_picture
 from clsspec_serve.pictures.masks import mask_png
 from clsspec_serve.pictures.pca import fit
 from clsspec_serve.predictor import Prediction
+from clsspec_serve.request import Request
+
+ALONE: tuple[Form, ...] = ("npy", "png")
+"""Forms of one array of one picture."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,7 @@ class Writer:
     heads: Sequence[AnyHead]
 
     def write(self, results: Sequence[Result], form: Form, delivery: Delivery) -> Body:
-        """The body for all pictures of a request; PNG and npy are for one that was answered.
-
-        Raises `UsageError` where the arrays do not fit the form.
-        """
+        """The body for all pictures of a request; see `check_form` for PNG and npy."""
         media_type = MEDIA_TYPES[form]
         if form == "json":
             return Body(json_body(self.model, results, delivery, self.heads), media_type)
@@ -59,7 +60,8 @@ class Writer:
             raise TypeError("a picture that failed has no PNG and no npy")
         headers = {"Clsspec-Geometry": geometry_text(prediction.geometry)}
         if form == "npy":
-            return Body(npy(_only(delivery.apply(prediction.arrays), form)), media_type, headers)
+            (array,) = delivery.apply(prediction.arrays).values()
+            return Body(npy(array), media_type, headers)
         content, more = self._png(prediction)
         return Body(content, media_type, headers | more)
 
@@ -81,14 +83,26 @@ class Writer:
         return Body(encode_arrays(arrays, texts, form), MEDIA_TYPES[form], headers)
 
     def _png(self, prediction: Prediction) -> tuple[bytes, dict[str, str]]:
-        (name, array) = next(iter(prediction.arrays.items()))
+        ((name, array),) = prediction.arrays.items()
         if name == "segment":
             return mask_png(array, require_head(self.heads, SegmentationHead).classes), {}
         if name == "depth":
             maximum = require_head(self.heads, DepthHead).maximum
             return depth_png(array, maximum), {"Clsspec-Depth-Scale": str(depth_scale(maximum))}
-        patches = _only(prediction.arrays, "png")
-        return encode_picture(pca_picture(patches, prediction.geometry), ".png"), {}
+        return encode_picture(pca_picture(array, prediction.geometry), ".png"), {}
+
+
+def check_form(form: Form, asked: Request) -> None:
+    """Raise `UsageError` where PNG, or npy, is to hold more than the one array that it can."""
+    if form not in ALONE:
+        return
+    if len(asked.names) != 1:
+        raise UsageError(
+            f"{form} is for one array, not {', '.join(asked.names)}; choose one with tasks and "
+            "layers, or another format"
+        )
+    if form == "png" and any(output.kind == "cls" for output in asked.outputs):
+        raise UsageError(f"png is for a patch map, not {asked.names[0]}")
 
 
 def geometry_text(geometry: Geometry) -> str:
@@ -104,11 +118,3 @@ def pca_picture(patches: Any, geometry: Geometry) -> Any:
     colours = fit([patches[visible(geometry)]]).apply(patches)
     return enlarge(colours, geometry, np.zeros((*geometry.image, 3), np.uint8))
 
-
-def _only(arrays: Mapping[str, Any], form: Form) -> Any:
-    if len(arrays) != 1:
-        raise UsageError(
-            f"{form} is for one array, not {', '.join(arrays)}; choose one with tasks and layers, "
-            "or another format"
-        )
-    return next(iter(arrays.values()))

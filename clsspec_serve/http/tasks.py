@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from clsspec_serve.choices import Form, Task
 from clsspec_serve.http import options
-from clsspec_serve.http.answers import Body, Writer
+from clsspec_serve.http.answers import ALONE, Body, Writer, check_form
 from clsspec_serve.http.body_response import BodyResponse
 from clsspec_serve.http.errors import Refused, documented
 from clsspec_serve.http.intake import BODIES, Intake, pictures_of
@@ -20,8 +20,6 @@ from clsspec_serve.layers import FEATURES
 
 PARTLY = 207
 """The status when some of several pictures failed (RFC 4918)."""
-_ALONE: tuple[Form, ...] = ("npy", "png")
-"""Forms for one picture only."""
 _EMBED: tuple[Form, ...] = ("json", "npy", "npz", "safetensors")
 _FEATURES: tuple[Form, ...] = ("npz", "npy", "safetensors", "json", "png")
 _MAP: tuple[Form, ...] = ("png", "npy", "npz", "safetensors", "json")
@@ -52,7 +50,7 @@ class Tasks:
         ) -> Response:
             """The [CLS] embedding and the patch map of pictures; as PNG the map's PCA."""
             form = self._form(request, query.format, _FEATURES)
-            default: tuple[Task, ...] = ("patches",) if form in _ALONE else FEATURES
+            default: tuple[Task, ...] = ("patches",) if form in ALONE else FEATURES
             tasks = options.tasks_of(query.tasks, default)
             others = [task for task in tasks if task not in FEATURES]
             if others:
@@ -93,8 +91,9 @@ class Tasks:
             kind = request.headers.get("content-type", "")
             pictures = await work.service.decoding(pictures_of, kind, body, work.settings)
             several = len(pictures) > 1
-            left = [form for form in forms if not (several and form in _ALONE)]
+            left = [form for form in forms if not (several and form in ALONE)]
             form = self._form(request, query.format, left)
+            check_form(form, asked)
 
             def write(results: Sequence[Result]) -> Body:
                 return self._writer.write(results, form, delivery)
