@@ -99,6 +99,8 @@ def problem_response(error: Exception, request_id: str) -> Response:
     """The answer to a request that failed."""
     status = status_of(error)
     headers = {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else {}
+    if status == 408:
+        headers["Connection"] = "close"  # the rest of the body may still come
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, HTTPException):

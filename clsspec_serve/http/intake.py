@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from clsspec_serve.errors import Busy, first_problem
 from clsspec_serve.http.errors import Refused
 from clsspec_serve.http.multipart import parse_multipart
+from clsspec_serve.http.observation import Departed
 from clsspec_serve.http.settings import Settings
 
 FIELD = "file"
@@ -75,7 +76,7 @@ class Intake:
     async def body(self, request: Request) -> AsyncIterator[bytes]:
         """The whole body; its bytes count as long as the block lasts.
 
-        Raises `Refused` (408, 413), and `Busy` where there are too many bytes in work.
+        Raises `Refused` (408, 413), `Busy` where there are too many bytes in work, and `Departed`.
         """
         taken = 0
         content = bytearray()
@@ -93,15 +94,19 @@ class Intake:
 
         try:
             take(_announced(request))
-            async with asyncio.timeout(self._settings.seconds):
-                async for chunk in request.stream():
-                    take(len(content) + len(chunk))
-                    content += chunk
+            try:
+                async with asyncio.timeout(self._settings.seconds):
+                    async for chunk in request.stream():
+                        take(len(content) + len(chunk))
+                        content += chunk
+            except TimeoutError:
+                limit = self._settings.seconds
+                raise Refused(408, f"the body did not arrive within {limit:g} s") from None
+            except ClientDisconnect:
+                raise Departed from None
             body = bytes(content)
             content.clear()
             yield body
-        except ClientDisconnect:
-            raise Refused(400, "the body ended early") from None
         finally:
             self.bytes -= taken
 
