@@ -1,0 +1,381 @@
+"""The page at `/` in a browser: what it shows is what the Python API gives."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import NEEDS_CHROMIUM, Visit, chromium, visiting
+from head_bundle import write_head_bundle
+from http_server import COLOURS, Running, colour_bundle, serving
+from numpy.typing import NDArray
+from pictures import encoded, exif
+from PIL import Image, ImageOps
+from playwright.sync_api import Browser, Route
+
+from clsspec_serve import Geometry, Model, Prediction, load
+from clsspec_serve.heads import SegmentationHead
+from clsspec_serve.http.settings import Settings
+from clsspec_serve.layers import require_head
+from clsspec_serve.pictures.alignment import enlarge
+from clsspec_serve.pictures.colormap import colour
+from clsspec_serve.pictures.depths import colour_depth
+from clsspec_serve.pictures.look import SIMILARITY_COLORMAP
+from clsspec_serve.pictures.masks import areas, palette
+from clsspec_serve.pictures.similarity import similarity
+
+pytestmark = NEEDS_CHROMIUM
+
+ROOM = Path(__file__).parents[3] / "examples" / "waiting-room.jpg"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load(threads=1)
+
+
+@pytest.fixture(scope="module")
+def indoor(model: Model) -> Iterator[Running]:
+    with serving([model]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    bundle = colour_bundle(tmp_path_factory.mktemp("bundle") / "colours")
+    with serving([load(bundle, threads=1)]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def found(model: Model) -> Prediction:
+    return model(ROOM, tasks=("patches", "segment", "depth"), policy="fit")
+
+
+@pytest.fixture(scope="module")
+def room(browser: Browser, indoor: Running) -> Iterator[Visit]:
+    """The waiting room, dropped; tests move the pointer and click."""
+    with visiting(browser, indoor.url) as visit:
+        visit.drop(ROOM.name, ROOM.read_bytes())
+        yield visit
+        assert visit.errors == []
+
+
+def figures(visit: Visit) -> list[str]:
+    """The panels that are there to be seen."""
+    found = visit.page.locator("figure:visible").all()
+    return [figure.get_attribute("id") or "" for figure in found]
+
+
+def quarters() -> NDArray[np.uint8]:
+    """56x84 pixels; red and green over blue and red, without a symmetry that turning would keep."""
+    pixels = np.zeros((56, 84, 3), np.uint8)
+    pixels[:28, :42], pixels[:28, 42:] = COLOURS["red"], COLOURS["green"]
+    pixels[28:, :42], pixels[28:, 42:] = COLOURS["blue"], COLOURS["red"]
+    return pixels
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    return encoded(Image.fromarray(pixels), "PNG")
+
+
+def test_a_dropped_photograph_shows_a_panel_for_all_that_the_model_has(room: Visit) -> None:
+    assert figures(room) == ["photograph", "pca", "similarity", "segment", "depth"]
+    assert room.text("#size") == "640 \u00d7 480"
+    assert room.text("#model").startswith("indoor-tiny")
+    for part in ("waiting-room.jpg", "decode", "model", "encode", "ms"):
+        assert part in room.text("#status")
+
+
+def test_the_patches_are_the_servers_own_picture(room: Visit, indoor: Running) -> None:
+    query = {"resize": "fit", "format": "png"}
+    answer = indoor.client.post("/features", params=query, content=ROOM.read_bytes())
+    expected = Image.open(io.BytesIO(answer.content)).convert("RGBA")
+    np.testing.assert_array_equal(room.pixels("#pca .map"), np.asarray(expected))
+
+
+def test_the_legend_has_the_classes_and_shares_of_the_python_api(
+    room: Visit, model: Model, found: Prediction
+) -> None:
+    classes = require_head(model.manifest.heads, SegmentationHead).classes
+    of_name = {each.name: each.colour for each in classes}
+    expected = areas(found.segment, classes)
+    entries = room.page.locator("#segment li").all()
+    texts = [entry.inner_text().split("\n") for entry in entries]
+    assert texts == [[area.name, f"{100 * area.share:.1f} %"] for area in expected]
+    shares = [float(entry.locator("data").get_attribute("value") or "") for entry in entries]
+    assert shares == [area.share for area in expected]
+    swatches = [
+        entry.locator("i").evaluate("(swatch) => getComputedStyle(swatch).backgroundColor")
+        for entry in entries
+    ]
+    assert swatches == [f"rgb{of_name[area.name]}" for area in expected]
+
+
+def test_the_mask_is_painted_in_the_colours_of_the_classes(
+    room: Visit, model: Model, found: Prediction
+) -> None:
+    classes = require_head(model.manifest.heads, SegmentationHead).classes
+    painted = room.pixels("#segment .map")
+    np.testing.assert_array_equal(painted[..., :3], palette(classes, np.uint8)[found.segment])
+    assert (painted[..., 3] == 255).all()
+
+
+def test_a_class_is_shown_alone_and_with_all_others_again(
+    room: Visit, model: Model, found: Prediction
+) -> None:
+    floor = room.page.get_by_role("button", name="floor")
+    names = [each.name for each in require_head(model.manifest.heads, SegmentationHead).classes]
+    floor.click()
+    assert floor.get_attribute("aria-pressed") == "true"
+    alone = room.pixels("#segment .map")[..., 3] > 0
+    np.testing.assert_array_equal(alone, found.segment == names.index("floor"))
+    floor.click()
+    assert (room.pixels("#segment .map")[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize("panel", ["#photograph", "#depth"])
+@pytest.mark.parametrize(("y", "x"), [(0.02, 0.01), (0.5, 0.5), (0.78, 0.65), (0.99, 0.99)])
+def test_a_click_compares_the_patch_there_with_all_others(
+    room: Visit, found: Prediction, panel: str, y: float, x: float
+) -> None:
+    pixel = room.click(y, x, panel)
+    assert pixel == (pytest.approx(480 * y, abs=3), pytest.approx(640 * x, abs=3))
+    patch = found.geometry.image_to_patch(pixel[0] + 0.5, pixel[1] + 0.5)
+    assert patch is not None
+    expected = similarity(found.patches, *patch)
+    cosines = np.array(room.shown("[...shown.cosines]"), np.float32).reshape(expected.shape)
+    np.testing.assert_allclose(cosines, expected, rtol=0, atol=1e-6)
+    assert room.shown("shown.point.patch") == list(patch)
+
+    low, high = float(expected.min()), float(expected.max())
+    assert room.text("#similarity .scale").split() == [f"{low:.2f}", f"{high:.2f}"]
+    coloured = colour(expected, SIMILARITY_COLORMAP, low, high)
+    black = np.zeros((480, 640, 3), np.uint8)
+    painted = room.pixels("#similarity .map")[..., :3]
+    np.testing.assert_array_equal(painted, enlarge(coloured, found.geometry, black))
+
+
+def test_under_the_pointer_are_the_class_the_metres_and_the_cosine(
+    room: Visit, model: Model, found: Prediction
+) -> None:
+    names = [each.name for each in require_head(model.manifest.heads, SegmentationHead).classes]
+    chosen = found.geometry.image_to_patch(*room.click(0.8, 0.3))
+    assert chosen is not None
+    cosines = similarity(found.patches, *chosen)
+    seen = set()
+    for y in np.linspace(0.03, 0.97, 7):
+        for panel, x in (("#photograph", 0.1), ("#pca", 0.45), ("#depth", 0.6), ("#segment", 0.9)):
+            pixel = room.point(float(y), x, panel)
+            name, metres, cosine = room.text("#readout").split(" · ")[1:]
+            assert name == names[found.segment[pixel]]
+            assert metres == f"{round(float(found.depth[pixel]), 3):.3f} m"
+            patch = found.geometry.image_to_patch(pixel[0] + 0.5, pixel[1] + 0.5)
+            assert float(cosine.removeprefix("cosine ")) == pytest.approx(cosines[patch], abs=6e-4)
+            seen.add(name)
+    assert len(seen) > 3
+
+
+def test_depth_has_its_colours_and_its_range_in_metres(room: Visit, found: Prediction) -> None:
+    painted = room.pixels("#depth .map")[..., :3].astype(int)
+    # Whole millimetres move a colour by one level of 256 at most.
+    assert np.abs(painted - colour_depth(found.depth)).max() <= 8
+    low, high = np.percentile(found.depth, (2, 98))
+    assert room.text("#depth .scale").split("\n") == [f"{low:.2f} m", f"{high:.2f} m"]
+    nearest, farthest = found.depth.min(), found.depth.max()
+    assert room.text("#depth .note").startswith(f"{nearest:.2f} to {farthest:.2f} m")
+
+
+def test_arrow_keys_move_the_point_by_a_patch_and_with_shift_by_a_pixel(
+    room: Visit, found: Prediction
+) -> None:
+    y, x = room.click(0.5, 0.5)
+    row, column = room.shown("shown.point.patch")
+    room.page.mouse.move(0, 0)
+    room.page.focus("#photograph .picture")
+    for key in ("ArrowRight", "ArrowDown"):
+        room.page.keyboard.press(key)
+    assert room.shown("shown.point.patch") == [row + 1, column + 1]
+    assert room.text("#spoken") == room.text("#readout")
+    for key in ("ArrowLeft", "ArrowUp"):
+        room.page.keyboard.press(key)
+    assert room.named() == (pytest.approx(y, abs=1), pytest.approx(x, abs=1))
+    y, x = room.named()
+    room.page.keyboard.press("Shift+ArrowLeft")
+    assert room.named() == (y, x - 1)
+    for _ in range(found.geometry.grid[0]):
+        room.page.keyboard.press("ArrowUp")
+    assert room.named() == (0, x - 1)
+
+
+def test_the_opacity_of_a_map_is_a_slider(room: Visit) -> None:
+    slider = room.page.locator("#segment").get_by_label("Opacity")
+    assert slider.input_value() == "55"
+    slider.fill("20")
+    opacity = room.page.locator("#segment .map").evaluate("(map) => map.style.opacity")
+    assert float(opacity) == 0.2
+
+
+def test_a_file_may_be_chosen_or_pasted(browser: Browser, colours: Running) -> None:
+    data = png(quarters())
+    with visiting(browser, colours.url) as visit:
+        visit.page.set_input_files("#file", {"name": "a.png", "mimeType": "", "buffer": data})
+        visit.page.wait_for_selector("body.seen:not(.busy)")
+        assert visit.text("#status").startswith("a.png")
+        visit.page.evaluate(
+            """async () => {
+                const blob = await new Promise((done) => {
+                    const canvas = document.createElement("canvas");
+                    canvas.width = canvas.height = 28;
+                    canvas.toBlob(done);
+                });
+                const clipboardData = new DataTransfer();
+                clipboardData.items.add(new File([blob], "pasted.png"));
+                document.body.dispatchEvent(
+                    new ClipboardEvent("paste", { clipboardData, bubbles: true }),
+                );
+            }"""
+        )
+        visit.wait()
+        assert visit.text("#status").startswith("pasted.png")
+        assert visit.text("#size") == "28 \u00d7 28"
+        assert visit.errors == []
+
+
+def test_classes_of_the_whole_picture_are_listed_with_their_probability(
+    browser: Browser, colours: Running
+) -> None:
+    data = png(quarters())
+    answer = colours.client.post("/predict?resize=fit&format=json", content=data).json()
+    expected = answer["results"][0]["classify"]
+    with visiting(browser, colours.url) as visit:
+        visit.drop("quarters.png", data)
+        assert figures(visit)[-1] == "classify"
+        entries = visit.page.locator("#classify li").all()
+        assert [entry.inner_text().split()[0] for entry in entries] == ["dark", "bright"]
+        values = [float(entry.locator("data").get_attribute("value") or "") for entry in entries]
+        assert values == [each["probability"] for each in expected]
+        assert visit.errors == []
+
+
+def test_heads_that_the_model_lacks_have_no_panel(browser: Browser, tmp_path: Path) -> None:
+    bundle = write_head_bundle(tmp_path / "bare")
+    with (
+        serving([load(bundle, threads=1)]) as running,
+        visiting(browser, running.url) as visit,
+    ):
+        visit.drop("quarters.png", png(quarters()))
+        assert figures(visit) == ["photograph", "pca", "similarity"]
+        assert visit.text("#readout").endswith("cosine 1.000")
+        assert visit.text("#what").split() == ["Everything", "Patches", "Similarity"]
+        assert visit.errors == []
+
+
+def test_a_photograph_that_a_camera_marked_as_turned_is_upright(
+    browser: Browser, colours: Running
+) -> None:
+    with visiting(browser, colours.url) as visit:
+        for orientation in range(1, 9):
+            image = Image.fromarray(quarters())
+            data = encoded(image, "JPEG", quality=95, subsampling=0, exif=exif(orientation))
+            image.getexif()[0x0112] = orientation
+            upright = np.asarray(ImageOps.exif_transpose(image))
+            visit.drop(f"turned-{orientation}.jpg", data)
+            browser_shows = visit.pixels("#photograph .photo")
+            assert browser_shows.shape[:2] == upright.shape[:2]
+            for y, x in ((0.2, 0.2), (0.2, 0.8), (0.8, 0.2), (0.8, 0.8)):
+                pixel = visit.click(y, x)
+                assert np.abs(browser_shows[pixel][:3].astype(int) - upright[pixel]).max() < 60
+                name = visit.text("#readout").split(" · ")[1]
+                assert COLOURS[name] == tuple(upright[pixel]), orientation
+                geometry = Geometry.from_dict(visit.shown("shown.result.geometry"))
+                patch = geometry.image_to_patch(pixel[0] + 0.5, pixel[1] + 0.5)
+                assert tuple(visit.shown("shown.point.patch")) == patch
+        assert visit.errors == []
+
+
+def test_a_file_that_only_the_server_can_read_is_shown_without_the_photograph(
+    browser: Browser, colours: Running
+) -> None:
+    with visiting(browser, colours.url) as visit:
+        visit.drop("quarters.tiff", encoded(Image.fromarray(quarters()), "TIFF"), "image/tiff")
+        assert "blind" in (visit.page.locator("#results").get_attribute("class") or "")
+        visit.click(0.2, 0.8, "#segment")
+        assert visit.text("#readout").split(" · ")[1] == "green"
+        visit.drop("quarters.png", png(quarters()))
+        visit.page.wait_for_selector("#results:not(.blind)")
+
+
+def test_a_text_file_shows_the_servers_one_line(browser: Browser, colours: Running) -> None:
+    expected = colours.client.post("/predict", content=b"hello").json()["error"]["message"]
+    with visiting(browser, colours.url) as visit:
+        visit.drop("hello.txt", b"hello", "text/plain")
+        assert visit.text("#problem") == expected
+        assert figures(visit) == []
+        visit.drop("quarters.png", png(quarters()))
+        assert not visit.page.is_visible("#problem")
+        visit.drop("hello.txt", b"hello", "text/plain")
+        assert visit.text("#problem") == expected
+        assert visit.text("#status").startswith("quarters.png")
+        # The browser's own notes of the answers; nothing of the page's.
+        assert {error.partition(":")[0] for error in visit.errors} == {"Failed to load resource"}
+
+
+def test_a_server_that_is_gone_is_told_in_a_line(browser: Browser, colours: Running) -> None:
+    with visiting(browser, colours.url) as visit:
+        visit.page.wait_for_selector("#model:not(:empty)")
+        visit.page.route("**/predict*", lambda route: route.abort())
+        visit.drop("quarters.png", png(quarters()))
+        assert "the server could not be reached" in visit.text("#problem")
+
+
+def test_of_two_photographs_the_later_one_is_shown(browser: Browser, colours: Running) -> None:
+    held: list[Route] = []
+    with visiting(browser, colours.url) as visit:
+        visit.page.route("**/predict*", lambda route: held.append(route))
+        visit.drop_only("first.png", png(quarters()))
+        while not held:
+            visit.page.wait_for_timeout(20)
+        visit.page.unroute("**/predict*")
+        visit.drop("second.png", png(quarters()[:28]))
+        assert visit.text("#status").startswith("second.png")
+        assert visit.text("#size") == "84 \u00d7 28"
+        assert visit.errors == []
+
+
+def test_where_the_server_asks_for_a_key_the_page_does(browser: Browser, tmp_path: Path) -> None:
+    settings = Settings(keys=("open-sesame",))
+    bundle = colour_bundle(tmp_path / "colours")
+    with (
+        serving([load(bundle, threads=1)], settings=settings) as running,
+        visiting(browser, running.url) as visit,
+    ):
+        page = visit.page
+        for key, refused in (("wrong", False), (settings.keys[0], True)):
+            page.wait_for_selector("dialog[open]")
+            assert page.is_visible("#key-problem") == refused
+            page.fill("#key", key)
+            page.press("#key", "Enter")
+        page.wait_for_selector("#model:not(:empty)")
+        assert not page.is_visible("dialog")
+        visit.drop("quarters.png", png(quarters()))
+        assert "segment" in figures(visit)
+
+        page.reload()
+        page.wait_for_selector("#model:not(:empty)")
+        visit.drop("quarters.png", png(quarters()))
+        assert "segment" in figures(visit)
+        page.click("#change-key")
+        assert not page.is_visible("#key-problem")
+        page.click("text=Cancel")
+        visit.drop("quarters.png", png(quarters()))
+        assert "segment" in figures(visit)
