@@ -26,7 +26,8 @@ check: $(VENV)/.dev  ## format, lint, types, layers
 docs: $(VENV)/.dev  ## docs/cli.md from the commands themselves
 	$(BIN)/typer clsspec_cli.app utils docs --name clsspec --title "The commands" --output docs/cli.md
 
-stress: $(VENV)/.dev  ## every architecture of the paper, L and H too: 12 GB of memory, half an hour
+stress: $(VENV)/.dev  ## the long suites whole, and every architecture, L and H too: 12 GB, an hour
+	$(BIN)/pytest -s tests/stress --stress
 	$(BIN)/python benchmarks/architectures.py --all
 
 bench: $(VENV)/.dev  ## specialized against plain twin on this machine

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "stress")]
 
 pytest_plugins = ("standins.backbones", "standins.files", "standins.hub")
 
@@ -18,3 +18,8 @@ def tiny_bundle(tmp_path: Path) -> Path:
     from tiny_bundle import write_tiny_bundle
 
     return write_tiny_bundle(tmp_path / "tiny")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--stress`: see `tests/stress`."""
+    parser.addoption("--stress", action="store_true", help="run all of the long suites")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import json
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import timm
 import torch
 from command_line import run
 from PIL import Image
+from server_process import running
 
 from clsspec_export.random_weights import randomize
 from clsspec_serve.errors import SourceError
@@ -25,6 +28,7 @@ COMMANDS = [
     for line in README.splitlines()
     if line.startswith("    clsspec")
 ]
+CURL = [line.strip() for line in README.splitlines() if line.startswith("    curl")]
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 NAMES = """
@@ -84,6 +88,12 @@ def test_the_readme_works_from_top_to_bottom(
     monkeypatch.setattr("clsspec_export.fetch.download", _refuse)
     assert len(COMMANDS) >= 8
     for command in COMMANDS:
+        if words(command)[0] == "serve":
+            with running(*words(command)[1:]) as server:
+                for line in CURL:
+                    here = line.replace("http://127.0.0.1:8000", server.url)
+                    subprocess.run(["sh", "-c", f"{here} --fail --no-progress-meter"], check=True)
+            continue
         result = run(words(command), monkeypatch, capsys)
         if words(command)[1].startswith(("dinov2_", "hf:")):
             assert result.code == 1, result.err
@@ -96,6 +106,12 @@ def test_the_readme_works_from_top_to_bottom(
     names = ("mask.png", "mask.overlay.png", "depth.png", "depth.colors.png", "view.png")
     assert [name for name in names if not Path(name).is_file()] == []
     assert Path("analysis/analysis.csv").is_file()
+    assert len(CURL) == 3
+    assert Image.open("mask.png").mode == "P"
+    assert [each["name"] for each in json.loads(Path("cls.json").read_text())["results"]] == [
+        *("coffee.jpg", "bedroom.jpg")
+    ]
+    assert np.load("coffee.npz")["patches"].dtype == np.float16
     assert PYTHON
     for code in PYTHON:
         exec(compile(code, "README.md", "exec"), {})
