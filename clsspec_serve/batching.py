@@ -31,10 +31,12 @@ Observe = Callable[[int, float], None]
 class Answer:
     """What `Model.finish` makes a prediction of.
 
-    `queued`: seconds from `submit` until the first view went through. `ran`: from then on.
+    `queued`: seconds from `submit`, at `submitted` of the monotonic clock, until the first view
+    went through. `ran`: from then on.
     """
 
     views: Sequence[Found]
+    submitted: float
     queued: float
     ran: float
 
@@ -75,8 +77,9 @@ class _Job:
         if self.waiting or len(found) < len(self._taken) or self.future.done():
             return
         if self.future.set_running_or_notify_cancel():
-            now = time.monotonic()
-            self.future.set_result(Answer(found, self._began - self._submitted, now - self._began))
+            queued = self._began - self._submitted
+            ran = time.monotonic() - self._began
+            self.future.set_result(Answer(found, self._submitted, queued, ran))
 
     def fail(self, error: Exception) -> None:
         """Answer with an error, unless there is an answer."""

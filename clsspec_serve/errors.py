@@ -31,9 +31,10 @@ def one_line(error: BaseException) -> str:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first field that pydantic refuses, and why: `field: reason`."""
+    """The first field that pydantic refuses, and why: `field: reason`, or the reason alone."""
     first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 class ClsspecError(Exception):

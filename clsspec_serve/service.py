@@ -56,10 +56,14 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Found:
-    """What the network found in one picture, with the seconds that each part took."""
+    """What the network found in one picture.
+
+    `decoding`: seconds that it took, from `started` of the monotonic clock.
+    """
 
     prepared: Prepared
     answer: Answer
+    started: float
     decoding: float
 
 
@@ -167,17 +171,17 @@ class Service:
         if isinstance(memory, Exception):
             return memory
         try:
-            prepared, seconds = await self.decoding(self._prepare, picture, request)
+            prepared, started, seconds = await self.decoding(self._prepare, picture, request)
             answer = await asyncio.wrap_future(self.batcher.submit(prepared, request))
         # Whatever one picture brings about, the others of the request are answered.
         except Exception as error:
             return error
-        return Found(prepared, answer, seconds)
+        return Found(prepared, answer, started, seconds)
 
-    def _prepare(self, picture: bytes, request: Request) -> tuple[Prepared, float]:
+    def _prepare(self, picture: bytes, request: Request) -> tuple[Prepared, float, float]:
         start = time.monotonic()
         prepared = self._model.prepare(picture, request)
-        return prepared, time.monotonic() - start
+        return prepared, start, time.monotonic() - start
 
     def _memory(self, pictures: Sequence[bytes], request: Request) -> list[int | Exception]:
         """For each picture the bytes that it will take, by its header, or what is wrong with it."""

@@ -12,6 +12,7 @@ import typer
 
 from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
+from clsspec_serve.errors import UsageError
 
 Host = Annotated[
     str,
@@ -60,7 +61,8 @@ Memory = Annotated[
     typer.Option(
         min=1,
         envvar="CLSSPEC_MAX_DECODED_MB",
-        help="MiB of decoded pictures, masks and depth at a time; others wait.",
+        help="MiB of pictures, masks and depth in work, where others wait, and of answers being "
+        "sent, where others are answered by 429.",
     ),
 ]
 Patches = Annotated[
@@ -76,6 +78,19 @@ Seconds = Annotated[
         min=0.001,
         envvar="CLSSPEC_TIMEOUT",
         help="Seconds to read a request, and as many to answer it.",
+    ),
+]
+UrlHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--url-host",
+        envvar="CLSSPEC_URL_HOST",
+        metavar="HOST",
+        help="Fetch pictures that clients give as https: addresses, from this host only; may be "
+        "given several times, and in the environment several with spaces between. *.example.org "
+        "are all hosts below a domain, example.org:8443 is another port. What leads to an address "
+        "that is not public is refused.",
+        show_default=False,
     ),
 ]
 Drain = Annotated[
@@ -108,6 +123,7 @@ def serve(
     max_decoded_mb: Memory = 1024,
     timeout: Seconds = 30.0,
     drain: Drain = 0.0,
+    url_host: UrlHosts = None,
 ) -> None:
     """Answer HTTP requests: `/embed`, `/features`, `/segment`, `/depth`, `/predict`.
 
@@ -121,17 +137,20 @@ def serve(
     from clsspec_serve.service import Capacity
 
     keys = tuple(api_key or ())
+    if keys and no_auth:
+        raise UsageError("--api-key and --no-auth contradict each other")
     if not (keys or no_auth or _is_loopback(host)):
         keys = (secrets.token_urlsafe(24),)
-        print(f"clsspec: clients need this key: {keys[0]}", file=sys.stderr)
     settings = Settings(
         body_bytes=max_body_mb << 20,
         bodies_bytes=max(512, max_body_mb) << 20,
+        answers_bytes=max_decoded_mb << 20,
         pictures=max_images,
         pixels=max_pixels,
         seconds=timeout,
         drain_seconds=drain,
-        keys=() if no_auth else keys,
+        keys=keys,
+        url_hosts=tuple(url_host or ()),
     )
     capacity = Capacity(
         batch=batch_size,
@@ -149,6 +168,8 @@ def serve(
     name = f"[{host}]" if ":" in host else host
     logs.configure()
     app = create_app(models, capacity, settings)
+    if keys and not api_key:
+        print(f"clsspec: clients need this key: {keys[0]}", file=sys.stderr)
     print(f"clsspec: http://{name}:{listener.getsockname()[1]}", file=sys.stderr, flush=True)
     Server(app, settings).run([listener])
 

@@ -9,15 +9,21 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from clsspec_serve.http.description import description
 from clsspec_serve.http.errors import install
 from clsspec_serve.http.health import Health
+from clsspec_serve.http.inference_protocol.routes import InferenceProtocol
 from clsspec_serve.http.intake import Intake
 from clsspec_serve.http.keys import Keys
 from clsspec_serve.http.metrics import Metrics
-from clsspec_serve.http.observation import Observation
+from clsspec_serve.http.observation import QUIET, Observation
+from clsspec_serve.http.openai import OpenAI
 from clsspec_serve.http.operations import operations
+from clsspec_serve.http.playground.router import playground
+from clsspec_serve.http.remote.links import Links
 from clsspec_serve.http.settings import Settings
 from clsspec_serve.http.tasks import Tasks
+from clsspec_serve.http.tracing import telemetry
 from clsspec_serve.http.work import Work
 from clsspec_serve.predictor import Model
 from clsspec_serve.service import Capacity, Service
@@ -26,13 +32,14 @@ from clsspec_serve.service import Capacity, Service
 def create_app(models: Sequence[Model], capacity: Capacity, settings: Settings) -> FastAPI:
     """An ASGI application that serves a bundle; `models` are the same one, on each engine.
 
-    `app.state.health` is its `Health`.
+    `app.state.health` is its `Health`. Raises `UsageError` for settings that cannot be.
     """
+    intake = Intake(settings)
+    links = Links(settings, intake.quota)
     metrics = Metrics()
     service = Service(models, capacity, metrics.batch)
     health = Health(service)
-    intake = Intake(settings)
-    work = Work(service, settings, metrics)
+    work = Work(service, settings, metrics, links)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -48,11 +55,16 @@ def create_app(models: Sequence[Model], capacity: Capacity, settings: Settings) 
         version=version("clsspec-serve"),
         lifespan=lifespan,
         redoc_url=None,
+        telemetry=telemetry(QUIET),
     )
     app.state.health = health
     install(app)
+    app.include_router(playground())
+    app.include_router(description(service.manifest))
     app.include_router(operations(health, metrics))
     app.include_router(Tasks(work, intake).router())
+    app.include_router(OpenAI(work, intake).router())
+    app.include_router(InferenceProtocol(work, intake, health).router())
     if settings.keys:
         app.add_middleware(Keys, keys=settings.keys)
     app.add_middleware(Observation, metrics=metrics)
@@ -60,7 +72,8 @@ def create_app(models: Sequence[Model], capacity: Capacity, settings: Settings) 
         "pictures_in_work": ("Pictures taken and not answered.", lambda: service.pictures),
         "views_waiting": ("Views that wait for an engine.", lambda: service.batcher.waiting),
         "decoded_bytes": ("Memory set aside for pictures.", lambda: service.decoded.used),
-        "body_bytes": ("Of the bodies of requests in work.", lambda: intake.bytes),
+        "body_bytes": ("Of bodies, and of pictures fetched, in work.", lambda: intake.quota.used),
+        "answer_bytes": ("Of the bodies that are being sent.", lambda: work.answers.used),
     }
     for name, (meaning, value) in gauges.items():
         metrics.gauge(name, meaning, value)

@@ -9,19 +9,28 @@ from starlette.types import Receive, Scope, Send
 
 from clsspec_serve.http.answers import Body
 from clsspec_serve.http.observation import Departed
+from clsspec_serve.http.quota import Quota
 
 CHUNK = 1 << 20
 
 
 class BodyResponse(Response):
-    """A body of known length; `seconds` without progress end the connection."""
+    """A body of known length, which counts in `quota` until it is sent.
 
-    def __init__(self, body: Body, status: int, seconds: float) -> None:
+    `seconds` without progress end the connection. Raises `Busy` instead of beginning.
+    """
+
+    def __init__(self, body: Body, status: int, seconds: float, quota: Quota) -> None:
         super().__init__(body.content, status, dict(body.headers), body.media_type)
-        self._seconds = seconds
+        self._seconds, self._quota = seconds, quota
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
+        with self._quota.held() as hold:
+            hold.reach(len(self.body))
+            await self._send(send)
+
+    async def _send(self, send: Send) -> None:
         await send(
             {
                 "type": "http.response.start",

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from clsspec_serve.errors import (
     Busy,
@@ -20,6 +21,9 @@ from clsspec_serve.errors import (
     one_line,
 )
 
+PROTOCOL = "/v2"
+"""Under it all is as the Open Inference Protocol has it, the body and the status of errors too."""
+UNFORESEEN = "the server failed; its log says why, under this request_id"
 RETRY_AFTER = 1
 """Seconds that a client is asked to wait where there is too much to do."""
 
@@ -41,6 +45,7 @@ _OF_STATUS = {
     413: "too_large",
     415: "unsupported_media_type",
     422: "invalid_request",
+    424: "not_fetched",
     429: "busy",
     503: "unavailable",
     504: "timeout",
@@ -69,6 +74,14 @@ class ProblemBody(BaseModel):
     error: Problem
 
 
+class ProtocolProblem(BaseModel):
+    """The same for clients of the Open Inference Protocol, whose `error` is the sentence."""
+
+    error: str
+    type: str
+    request_id: str
+
+
 def status_of(error: Exception) -> int:
     """The HTTP status of an error; 500 for what nobody foresaw."""
     if isinstance(error, Refused | HTTPException):
@@ -83,7 +96,7 @@ def describe(error: Exception, request_id: str) -> Problem:
     if isinstance(error, HTTPException):
         message = str(error.detail)
     elif status == 500 and not isinstance(error, ClsspecError):
-        message = "the server failed; its log says why, under this request_id"
+        message = UNFORESEEN
     elif isinstance(error, TimeoutError):
         message = "the time for an answer was up"
     else:
@@ -95,7 +108,7 @@ def describe(error: Exception, request_id: str) -> Problem:
     )
 
 
-def problem_response(error: Exception, request_id: str) -> Response:
+def problem_response(error: Exception, scope: Scope) -> Response:
     """The answer to a request that failed."""
     status = status_of(error)
     headers = {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else {}
@@ -105,8 +118,14 @@ def problem_response(error: Exception, request_id: str) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, HTTPException):
         headers |= dict(error.headers or {})
-    body = ProblemBody(error=describe(error, request_id))
-    return JSONResponse(body.model_dump(), status, headers)
+    problem = describe(error, scope["request_id"])
+    if f"{scope['path']}/".startswith(f"{PROTOCOL}/"):
+        flat = ProtocolProblem(
+            error=problem.message, type=problem.type, request_id=problem.request_id
+        )
+        # The protocol knows no 422.
+        return JSONResponse(flat.model_dump(), 400 if status == 422 else status, headers)
+    return JSONResponse(ProblemBody(error=problem).model_dump(), status, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -115,7 +134,7 @@ def install(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):
             error = Refused(422, _first_problem(error))
-        return problem_response(error, request.scope["request_id"])
+        return problem_response(error, request.scope)
 
     for kind in (ClsspecError, TimeoutError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer)

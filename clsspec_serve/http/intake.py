@@ -1,41 +1,45 @@
-"""The pictures of a request: a raw body, multipart files or base64 in JSON, within the limits."""
+"""The pictures of a request: a raw body, multipart files, or base64 and addresses in JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import ClientDisconnect
 
-from clsspec_serve.errors import Busy, first_problem
 from clsspec_serve.http.errors import Refused
+from clsspec_serve.http.json_request import read_json
 from clsspec_serve.http.multipart import parse_multipart
 from clsspec_serve.http.observation import Departed
+from clsspec_serve.http.quota import Hold, Quota
+from clsspec_serve.http.remote.links import Link
 from clsspec_serve.http.settings import Settings
 
 FIELD = "file"
 """The name of the multipart parts that are pictures."""
 _RAW = ("application/octet-stream", "application/x-www-form-urlencoded", "")
 """Content types that say nothing; the second is what curl sends for `--data-binary`."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture, and its file's name where it has one."""
+    """An encoded picture or where one is, and its file's name where it has one."""
 
-    data: bytes
+    data: bytes | Link
     name: str | None = None
 
 
 class ImageBody(BaseModel):
-    """A picture, or several, in base64 or as `data:` URIs."""
+    """A picture, or several, in base64, as `data:` URIs or, where that is on, `https:` ones."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -66,11 +70,11 @@ BODIES: dict[str, Any] = {
 
 
 class Intake:
-    """The bodies of all requests that are in work."""
+    """The bodies of all requests that are in work; `quota` counts their bytes."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.bytes = 0
+        self.quota = Quota(settings.bodies_bytes)
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
@@ -78,26 +82,13 @@ class Intake:
 
         Raises `Refused` (408, 413), `Busy` where there are too many bytes in work, and `Departed`.
         """
-        taken = 0
         content = bytearray()
-
-        def take(amount: int) -> None:
-            nonlocal taken
-            if amount > self._settings.body_bytes:
-                limit = self._settings.body_bytes
-                raise Refused(413, f"the body is longer than {limit} bytes")
-            more = max(amount - taken, 0)
-            if self.bytes + more > self._settings.bodies_bytes:
-                raise Busy(f"the requests in work have {self.bytes} bytes; accepted are no more")
-            self.bytes += more
-            taken += more
-
-        try:
-            take(_announced(request))
+        with self.quota.held() as hold:
+            self._reach(hold, _announced(request))
             try:
                 async with asyncio.timeout(self._settings.seconds):
                     async for chunk in request.stream():
-                        take(len(content) + len(chunk))
+                        self._reach(hold, len(content) + len(chunk))
                         content += chunk
             except TimeoutError:
                 limit = self._settings.seconds
@@ -107,8 +98,12 @@ class Intake:
             body = bytes(content)
             content.clear()
             yield body
-        finally:
-            self.bytes -= taken
+
+    def _reach(self, hold: Hold, amount: int) -> None:
+        if amount > self._settings.body_bytes:
+            limit = self._settings.body_bytes
+            raise Refused(413, f"the body is longer than {limit} bytes")
+        hold.reach(amount)
 
 
 def pictures_of(content_type: str, body: bytes, settings: Settings) -> list[Picture]:
@@ -117,7 +112,7 @@ def pictures_of(content_type: str, body: bytes, settings: Settings) -> list[Pict
     if kind == "multipart/form-data":
         pictures = _files(content_type, body, settings.pictures)
     elif kind == "application/json":
-        pictures = _in_json(body)
+        pictures = _in_json(body, settings.pictures)
     elif kind.startswith("image/") or kind in _RAW:
         pictures = [Picture(body)]
     else:
@@ -126,12 +121,30 @@ def pictures_of(content_type: str, body: bytes, settings: Settings) -> list[Pict
             f"content type {kind}; accepted are image/*, application/octet-stream, "
             "multipart/form-data and application/json",
         )
-    if not pictures or not pictures[0].data:
-        raise Refused(
-            422, f"there is no picture in the body; accepted are 1 to {settings.pictures}"
-        )
-    if len(pictures) > settings.pictures:
-        raise Refused(413, f"{len(pictures)} pictures; accepted are {settings.pictures}")
+    empty = not pictures or not pictures[0].data
+    require_pictures(0 if empty else len(pictures), settings.pictures)
+    return pictures
+
+
+def require_pictures(count: int, most: int) -> None:
+    """Raise `Refused` where a body has no picture, or more than are accepted."""
+    if count < 1:
+        raise Refused(422, f"there is no picture in the body; accepted are 1 to {most}")
+    if count > most:
+        raise Refused(413, f"{count} pictures; accepted are {most}")
+
+
+def pictures_in(texts: Sequence[str], most: int) -> list[Picture]:
+    """Pictures, or where they are; raises `Refused`, which says of several which one."""
+    require_pictures(len(texts), most)
+    pictures = []
+    for index, text in enumerate(texts):
+        try:
+            pictures.append(Picture(_in_text(text)))
+        except Refused as error:
+            if len(texts) == 1:
+                raise
+            raise Refused(error.status, f"picture {index}: {error}") from error
     return pictures
 
 
@@ -145,6 +158,11 @@ def decode_base64(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refused(422, f"an image is not base64: {error}") from error
+
+
+def _in_text(text: str) -> bytes | Link:
+    # No base64 has a colon. Which addresses are followed is not decided here.
+    return Link(text) if _ADDRESS.match(text) else decode_base64(text)
 
 
 def _announced(request: Request) -> int:
@@ -165,12 +183,9 @@ def _files(content_type: str, body: bytes, most: int) -> list[Picture]:
     return pictures
 
 
-def _in_json(body: bytes) -> list[Picture]:
-    try:
-        given = ImageBody.model_validate_json(body)
-    except ValidationError as error:
-        raise Refused(422, f"the JSON body: {first_problem(error)}") from error
+def _in_json(body: bytes, most: int) -> list[Picture]:
+    given = read_json(ImageBody, body)
     if (given.image is None) == (given.images is None):
         raise Refused(422, 'the JSON body; accepted is {"image": ...} or {"images": [...]}')
     texts = [given.image] if given.image is not None else given.images or []
-    return [Picture(decode_base64(text)) for text in texts]
+    return pictures_in(texts, most)

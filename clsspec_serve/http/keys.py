@@ -10,8 +10,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clsspec_serve.http.errors import Refused, problem_response
+from clsspec_serve.http.playground.router import PATHS
 
-OPEN = ("/", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
+OPEN = (*PATHS, "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 """Paths that need no key: the page, which asks for one, and what load balancers look at."""
 
 
@@ -21,7 +22,7 @@ class Keys:
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
         # Digests are of one length, so the comparison tells nothing of it.
-        self._digests = [_digest(key) for key in keys]
+        self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -29,15 +30,15 @@ class Keys:
             await self._app(scope, receive, send)
             return
         error = Refused(401, "an API key is needed, as Authorization: Bearer or X-API-Key")
-        await problem_response(error, scope["request_id"])(scope, receive, send)
+        await problem_response(error, scope)(scope, receive, send)
 
     def _has_key(self, headers: Headers) -> bool:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        digest = _digest(given)
+        digest = _digest(given.encode("latin-1"))  # which Starlette read the bytes as
         # All are compared, whichever fits.
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
 
 
-def _digest(key: str) -> bytes:
-    return sha256(key.encode("utf-8", "surrogatepass")).digest()
+def _digest(key: bytes) -> bytes:
+    return sha256(key).digest()

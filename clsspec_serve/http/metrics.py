@@ -33,7 +33,7 @@ class Metrics:
         )
         self.part_seconds = Histogram(
             "clsspec_part_seconds",
-            "Of a request: decode, queue, model, encode.",
+            "Of a request: fetch, decode, queue, model, encode.",
             ("part",),
             buckets=_SECONDS,
             registry=self._registry,

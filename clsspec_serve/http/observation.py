@@ -13,8 +13,14 @@ from clsspec_serve.http.errors import problem_response
 from clsspec_serve.http.logs import ACCESS, SERVER
 from clsspec_serve.http.metrics import Metrics
 from clsspec_serve.http.times import Times
+from clsspec_serve.http.tracing import record, trace_id
 
 _ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+QUIET = (
+    *("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics"),
+    "/v2/models/{name}/ready",
+)
+"""Routes that machines ask every few seconds, which would fill the log."""
 GONE = 499
 """The status, in the log and the numbers alone, of a request whose client left (nginx's)."""
 
@@ -50,6 +56,7 @@ class Observation:
                 if times.seconds:
                     headers.append((b"server-timing", times.header().encode()))
                 message = {**message, "headers": headers}
+                record(times)
             await send(message)
 
         try:
@@ -61,7 +68,7 @@ class Observation:
             SERVER.exception("a request failed", extra={"fields": {"request_id": request_id}})
             if status:
                 raise
-            await problem_response(error, request_id)(scope, receive, send_marked)
+            await problem_response(error, scope)(scope, receive, send_marked)
         finally:
             self._note(scope, status, time.monotonic() - start)
 
@@ -72,7 +79,7 @@ class Observation:
         self._metrics.request_seconds.labels(route).observe(seconds)
         for part, took in times.seconds.items():
             self._metrics.part_seconds.labels(part).observe(took)
-        if route in ("/health/live", "/health/ready", "/metrics"):
+        if route in QUIET:
             return
         fields = {
             "request_id": scope["request_id"],
@@ -81,6 +88,7 @@ class Observation:
             "status": status,
             "seconds": round(seconds, 6),
             "client": (scope.get("client") or (None,))[0],
+            **({"trace_id": trace} if (trace := trace_id()) else {}),
             **{f"{part}_seconds": round(took, 6) for part, took in times.seconds.items()},
         }
         ACCESS.info("request", extra={"fields": fields})

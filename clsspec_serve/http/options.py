@@ -17,14 +17,11 @@ from clsspec_serve.transform import parse_size
 _SIDE = Field(ge=0, le=1 << 16)
 
 
-class Shown(BaseModel):
-    """How pictures are read and shown to the network, and what form the answer has."""
+class Seen(BaseModel):
+    """How pictures are read and shown to the network."""
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Annotated[
-        Form | None, Field(description="Of the answer, in place of the Accept header.")
-    ] = None
     size: Annotated[
         str | None,
         Field(description="HxW of the network's input in pixels, or one side.", max_length=20),
@@ -36,10 +33,6 @@ class Shown(BaseModel):
         str, Field(description="RRGGBB behind transparent pixels.", max_length=7)
     ] = "ffffff"
 
-    def delivery(self) -> Delivery:
-        """What is done with the features afterwards; raises `UsageError`."""
-        return Delivery()
-
     def options(self, tasks: tuple[Task, ...], pixels: int) -> Options:
         """What a model is asked; raises `UsageError`."""
         return {
@@ -48,6 +41,18 @@ class Shown(BaseModel):
             "policy": self.resize,
             "limits": ImageLimits(pixels, parse_colour(self.background)),
         }
+
+
+class Shown(Seen):
+    """That, and what form the answer has."""
+
+    format: Annotated[
+        Form | None, Field(description="Of the answer, in place of the Accept header.")
+    ] = None
+
+    def delivery(self) -> Delivery:
+        """What is done with the features afterwards; raises `UsageError`."""
+        return Delivery()
 
 
 class Features(Shown):

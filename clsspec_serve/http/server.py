@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from clsspec_serve.errors import UsageError
+from clsspec_serve.errors import UsageError, one_line
 from clsspec_serve.http.health import Health
 from clsspec_serve.http.settings import Settings
 
@@ -28,7 +29,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        known = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(known) if known and known > 0 else one_line(error)
         raise UsageError(f"cannot listen on {host}:{port}: {reason}") from error
 
 

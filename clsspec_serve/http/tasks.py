@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query, Request, Response
 from clsspec_serve.choices import Form, Task
 from clsspec_serve.http import options
 from clsspec_serve.http.answers import ALONE, Body, Writer, check_form
-from clsspec_serve.http.body_response import BodyResponse
 from clsspec_serve.http.errors import Refused, documented
 from clsspec_serve.http.intake import BODIES, Intake, pictures_of
 from clsspec_serve.http.negotiation import MEDIA_TYPES, choose
@@ -99,7 +98,7 @@ class Tasks:
                 return self._writer.write(results, form, delivery)
 
             answer, whole = await work.done(request, pictures, asked, write, partly=True)
-        return BodyResponse(answer, 200 if whole else PARTLY, work.settings.seconds)
+        return work.response(answer, 200 if whole else PARTLY)
 
     @staticmethod
     def _form(request: Request, asked: Form | None, forms: Sequence[Form]) -> Form:
@@ -116,7 +115,7 @@ def _documents(forms: Sequence[Form]) -> dict[str, Any]:
         200: {"description": "Every picture was answered.", "content": content},
         PARTLY: {"description": "Some of several pictures were answered.", "content": content},
     }
-    errors = documented(400, 401, 406, 408, 413, 415, 422, 429, 503, 504)
+    errors = documented(400, 401, 406, 408, 413, 415, 422, 424, 429, 503, 504)
     return {
         "response_class": Response,
         "responses": {**answers, **errors},

@@ -1,4 +1,4 @@
-"""Where the time of a request went, for its `Server-Timing` header."""
+"""Where the time of a request went, for its `Server-Timing` header, the log and traces."""
 
 from __future__ import annotations
 
@@ -7,30 +7,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-PARTS = ("decode", "queue", "model", "encode")
+PARTS = ("fetch", "decode", "queue", "model", "encode")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `PARTS`, for one picture or for all: seconds, from `start` of the monotonic clock."""
+
+    name: str
+    start: float
+    seconds: float
 
 
 @dataclass
 class Times:
-    """Seconds by part; where pictures were worked on side by side, those of the slowest."""
+    """The parts of a request, as they ended."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
 
-    def longest(self, part: str, seconds: float) -> None:
-        """One picture took that long."""
-        self.seconds[part] = max(self.seconds.get(part, 0.0), seconds)
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By part; where pictures were worked on side by side, those of the slowest."""
+        longest: dict[str, float] = {}
+        for part in self.parts:
+            longest[part.name] = max(longest.get(part.name, 0.0), part.seconds)
+        return longest
+
+    def note(self, name: str, start: float, seconds: float) -> None:
+        """A part is over."""
+        self.parts.append(Part(name, start, seconds))
 
     @contextmanager
-    def measured(self, part: str) -> Iterator[None]:
-        """The block is that part."""
+    def measured(self, name: str) -> Iterator[None]:
+        """The block is that part, if it succeeds."""
         start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[part] = time.monotonic() - start
+        yield
+        self.note(name, start, time.monotonic() - start)
 
     def header(self) -> str:
         """In milliseconds, in the order of `PARTS` (W3C Server Timing)."""
+        seconds = self.seconds
         return ", ".join(
-            f"{part};dur={1000 * self.seconds[part]:.2f}" for part in PARTS if part in self.seconds
+            f"{name};dur={1000 * seconds[name]:.2f}" for name in PARTS if name in seconds
         )

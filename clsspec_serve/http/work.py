@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
 
-from clsspec_serve.http.errors import describe, status_of
+from clsspec_serve.errors import ClsspecError, ImageError
+from clsspec_serve.http.answers import Body
+from clsspec_serve.http.body_response import BodyResponse
+from clsspec_serve.http.errors import UNFORESEEN, Refused, describe, status_of
 from clsspec_serve.http.intake import Picture
 from clsspec_serve.http.logs import SERVER
 from clsspec_serve.http.metrics import Metrics
 from clsspec_serve.http.observation import Departed
+from clsspec_serve.http.quota import Quota
+from clsspec_serve.http.remote.links import Links
 from clsspec_serve.http.results import Result
 from clsspec_serve.http.settings import Settings
 from clsspec_serve.http.times import Times
+from clsspec_serve.predictor import Prediction
 from clsspec_serve.request import Request as Asked
 from clsspec_serve.service import Found, Outcome, Service
 
@@ -26,9 +33,16 @@ Write = Callable[[Sequence[Result]], T]
 class Work:
     """What all routes do with pictures."""
 
-    def __init__(self, service: Service, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, service: Service, settings: Settings, metrics: Metrics, links: Links
+    ) -> None:
         self.service, self.settings = service, settings
-        self._metrics = metrics
+        self.answers = Quota(settings.answers_bytes)
+        self._metrics, self._links = metrics, links
+
+    def response(self, body: Body, status: int = 200) -> BodyResponse:
+        """The answer that sends a body."""
+        return BodyResponse(body, status, self.settings.seconds, self.answers)
 
     async def done(
         self,
@@ -60,40 +74,79 @@ class Work:
         times: Times = scope["times"]
         request_id: str = scope["request_id"]
 
-        def written(outcomes: Sequence[Outcome]) -> T:
-            return write(
-                [
-                    Result(picture.name, self._outcome(outcome, asked, request_id))
-                    for picture, outcome in zip(pictures, outcomes, strict=True)
-                ]
-            )
+        def written(outcomes: Sequence[Outcome]) -> tuple[T, bool]:
+            finished = [self._finished(outcome, asked) for outcome in outcomes]
+            failed = [each for each in finished if isinstance(each, Exception)]
+            self._note_failures(failed, len(finished), request_id)
+            if failed and (not partly or len(failed) == len(finished)):
+                raise _named(failed[0], finished)
+            results = [
+                Result(
+                    picture.name,
+                    describe(each, request_id) if isinstance(each, Exception) else each,
+                )
+                for picture, each in zip(pictures, finished, strict=True)
+            ]
+            return write(results), not failed
 
-        async with self.service.found([each.data for each in pictures], asked) as outcomes:
-            self._note(outcomes, times, request_id)
-            failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-            if failed and (not partly or len(failed) == len(outcomes)):
-                raise failed[0]
+        async with self._found(pictures, asked, times) as outcomes:
+            _note_times(outcomes, times)
             with times.measured("encode"):
-                return await self.service.encoding(written, outcomes), not failed
+                return await self.service.encoding(written, outcomes)
 
-    def _outcome(self, outcome: Outcome, asked: Asked, request_id: str) -> Any:
-        if isinstance(outcome, Found):
+    @asynccontextmanager
+    async def _found(
+        self, pictures: Sequence[Picture], asked: Asked, times: Times
+    ) -> AsyncIterator[Sequence[Outcome]]:
+        """Of each picture, also where it could not be fetched."""
+        given = [picture.data for picture in pictures]
+        async with self._links.followed(given, times) as fetched:
+            there = [picture for picture in fetched if isinstance(picture, bytes)]
+            async with self.service.found(there, asked) as found:
+                rest = iter(found)
+                yield [each if isinstance(each, Exception) else next(rest) for each in fetched]
+
+    def _finished(self, outcome: Outcome, asked: Asked) -> Prediction | Exception:
+        if isinstance(outcome, Exception):
+            return outcome
+        try:
             return self.service.finish(outcome, asked)
-        return describe(outcome, request_id)
+        # Whatever one picture brings about, the others of the request are answered.
+        except Exception as error:
+            return error
 
-    def _note(self, outcomes: Sequence[Outcome], times: Times, request_id: str) -> None:
-        """Times, numbers, and in the log what no client is told."""
-        for outcome in outcomes:
-            if isinstance(outcome, Found):
-                times.longest("decode", outcome.decoding)
-                times.longest("queue", outcome.answer.queued)
-                times.longest("model", outcome.answer.ran)
-                self._metrics.pictures.labels("answered").inc()
-                continue
-            self._metrics.pictures.labels("failed").inc()
-            if status_of(outcome) == 500:
+    def _note_failures(self, failed: Sequence[Exception], of: int, request_id: str) -> None:
+        """Numbers, and in the log what no client is told."""
+        self._metrics.pictures.labels("answered").inc(of - len(failed))
+        self._metrics.pictures.labels("failed").inc(len(failed))
+        for error in failed:
+            if status_of(error) == 500:
                 fields = {"request_id": request_id}
-                SERVER.error("a picture failed", exc_info=outcome, extra={"fields": fields})
+                SERVER.error("a picture failed", exc_info=error, extra={"fields": fields})
+
+
+def _note_times(outcomes: Sequence[Outcome], times: Times) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, Found):
+            answer = outcome.answer
+            times.note("decode", outcome.started, outcome.decoding)
+            times.note("queue", answer.submitted, answer.queued)
+            times.note("model", answer.submitted + answer.queued, answer.ran)
+
+
+def _named(error: Exception, finished: Sequence[Prediction | Exception]) -> Exception:
+    """The error; of several pictures a bad one's says which one it was.
+
+    What nobody foresaw stands in the log already, and its words are not for clients.
+    """
+    if not isinstance(error, ClsspecError):
+        return Refused(500, UNFORESEEN)
+    if len(finished) == 1:
+        return error
+    message = f"picture {finished.index(error)}: {error}"
+    if isinstance(error, Refused):
+        return Refused(error.status, message)
+    return type(error)(message) if isinstance(error, ImageError) else error
 
 
 async def _unless_departed(request: Request, work: Coroutine[Any, Any, T]) -> T:

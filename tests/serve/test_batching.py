@@ -183,9 +183,7 @@ def test_one_picture_in_many_windows_does_not_keep_the_others_waiting(
     batcher: Batcher, model: Model, gate: Gate
 ) -> None:
     hold(batcher, model, gate)
-    long, _ = submit(
-        batcher, model, picture(0, 28, 700), tasks=("depth",), window=28, stride=14
-    )
+    long, _ = submit(batcher, model, picture(0, 28, 700), tasks=("depth",), window=28, stride=14)
     short, _ = submit(batcher, model, picture(1, 28, 28), size=(42, 42))
     order: list[str] = []
     long.add_done_callback(lambda _: order.append("long"))
@@ -257,9 +255,7 @@ def test_who_leaves_while_waiting_is_never_computed(
 def test_who_leaves_halfway_through_its_windows_is_dropped(
     batcher: Batcher, model: Model, gate: Gate
 ) -> None:
-    long, _ = submit(
-        batcher, model, picture(0, 28, 7000), tasks=("depth",), window=28, stride=14
-    )
+    long, _ = submit(batcher, model, picture(0, 28, 7000), tasks=("depth",), window=28, stride=14)
     assert gate.arrived.acquire(timeout=SECONDS)
     assert long.cancel()
     gate.open.set()

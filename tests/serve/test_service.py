@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from http_server import colour_bundle, observed
 from numpy.typing import NDArray
-from PIL import Image
 from pictures import encoded
+from PIL import Image
 
 from clsspec_serve import Model, load
 from clsspec_serve.engines.protocol import Arrays

@@ -15,8 +15,8 @@ import httpx
 import numpy as np
 import pytest
 from http_server import Running, colour_bundle, observed, serving
-from PIL import Image
 from pictures import PHOTO, encoded
+from PIL import Image
 
 from clsspec_serve import load
 from clsspec_serve.engines.protocol import Arrays
@@ -88,7 +88,7 @@ def embed(server: Running) -> httpx.Response:
 
 def idle(server: Running) -> bool:
     """Nothing is in work, and no memory or body is set aside."""
-    names = ("pictures_in_work", "views_waiting", "decoded_bytes", "body_bytes")
+    names = ("pictures_in_work", "views_waiting", "decoded_bytes", "body_bytes", "answer_bytes")
     return all(value(server, f"clsspec_{name}") == 0 for name in names)
 
 
@@ -149,14 +149,14 @@ def test_requests_that_do_not_fit_into_memory_together_wait_for_each_other(
         assert "take 112704 bytes once they are decoded" in answer.json()["error"]["message"]
 
 
-def test_past_its_deadline_a_request_is_answered_so_and_dropped(
-    bundle: Path, gate: Gate
-) -> None:
+def test_past_its_deadline_a_request_is_answered_so_and_dropped(bundle: Path, gate: Gate) -> None:
     with serving([observed(bundle, gate)], settings=Settings(seconds=0.3)) as server:
         wanted = embed(server).content
         gate.shut()
         with ThreadPoolExecutor(3) as clients:
-            late = [clients.submit(embed, server) for _ in range(3)]
+            late = [clients.submit(embed, server)]
+            until(lambda: gate.passes)
+            late += [clients.submit(embed, server) for _ in range(2)]
             for done in late:
                 answer = done.result(SECONDS)
                 assert answer.status_code == 504
@@ -202,6 +202,24 @@ def test_an_answer_that_nobody_fetches_is_given_up(bundle: Path) -> None:
             line = 'clsspec_requests_total{route="/depth",status="499"}'
             until(lambda: value(server, line) == 1)
         assert embed(server).status_code == 200
+
+
+def test_answers_that_nobody_fetches_are_bounded_together(bundle: Path) -> None:
+    large = encoded(Image.new("RGB", (3000, 2500)), "PNG")
+    settings = Settings(seconds=20, answers_bytes=50_000_000)
+    with serving([load(bundle, threads=1)], settings=settings) as server:
+        with raw(server) as connection:
+            connection.sendall(
+                b"POST /depth?format=npy HTTP/1.1\r\nHost: x\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(large) + large
+            )
+            until(lambda: value(server, "clsspec_answer_bytes") > 29_000_000)
+            answer = server.client.post("/depth?format=npy", content=large)
+            assert answer.status_code == 429
+            assert answer.json()["error"]["type"] == "busy"
+            assert embed(server).status_code == 200
+        until(lambda: idle(server))
+        assert server.client.post("/depth?format=npy", content=large).status_code == 200
 
 
 def test_an_answer_that_is_fetched_slowly_arrives_whole(bundle: Path) -> None:

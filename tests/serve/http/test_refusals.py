@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from http_server import Running, colour_bundle, serving
-from PIL import Image
 from pictures import PHOTO, encoded
+from PIL import Image
 
 from clsspec_serve import load
 from clsspec_serve.http.settings import Settings
@@ -169,9 +169,7 @@ def test_a_body_that_is_not_right(
         ("DELETE", "/health/live", 405, "method_not_allowed"),
     ],
 )
-def test_what_there_is_not(
-    server: Running, method: str, path: str, status: int, kind: str
-) -> None:
+def test_what_there_is_not(server: Running, method: str, path: str, status: int, kind: str) -> None:
     refused(server.client.request(method, path), status, kind)
 
 

@@ -15,8 +15,8 @@ import pytest
 import safetensors.numpy
 from http_server import Running, colour_bundle, serving
 from numpy.typing import NDArray
-from PIL import Image
 from pictures import PHOTO, encoded
+from PIL import Image
 
 from clsspec_serve import Geometry, Layer, Model, load
 from clsspec_serve.delivery import Delivery
