@@ -120,9 +120,9 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Views in the queue."""
+        """Views in the queue whose askers have not left."""
         with self._changed:
-            return sum(job.waiting for job in self._queue)
+            return sum(job.waiting for job in self._queue if not job.future.done())
 
     @property
     def failure(self) -> str | None:

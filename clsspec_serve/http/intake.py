@@ -107,13 +107,13 @@ class Intake:
 
 
 def pictures_of(content_type: str, body: bytes, settings: Settings) -> list[Picture]:
-    """The pictures in a body; raises `Refused`. For a thread, as a body may be long."""
-    kind = content_type.partition(";")[0].strip().lower()
+    """The pictures in a body; raises `Refused`. For a thread, unless the body `is_raw`."""
+    kind = _kind(content_type)
     if kind == "multipart/form-data":
         pictures = _files(content_type, body, settings.pictures)
     elif kind == "application/json":
         pictures = _in_json(body, settings.pictures)
-    elif kind.startswith("image/") or kind in _RAW:
+    elif is_raw(content_type):
         pictures = [Picture(body)]
     else:
         raise Refused(
@@ -124,6 +124,12 @@ def pictures_of(content_type: str, body: bytes, settings: Settings) -> list[Pict
     empty = not pictures or not pictures[0].data
     require_pictures(0 if empty else len(pictures), settings.pictures)
     return pictures
+
+
+def is_raw(content_type: str) -> bool:
+    """Whether a body of that type is a picture itself."""
+    kind = _kind(content_type)
+    return kind.startswith("image/") or kind in _RAW
 
 
 def require_pictures(count: int, most: int) -> None:
@@ -163,6 +169,10 @@ def decode_base64(text: str) -> bytes:
 def _in_text(text: str) -> bytes | Link:
     # No base64 has a colon. Which addresses are followed is not decided here.
     return Link(text) if _ADDRESS.match(text) else decode_base64(text)
+
+
+def _kind(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _announced(request: Request) -> int:

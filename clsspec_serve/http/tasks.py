@@ -11,7 +11,7 @@ from clsspec_serve.choices import Form, Task
 from clsspec_serve.http import options
 from clsspec_serve.http.answers import ALONE, Body, Writer, check_form
 from clsspec_serve.http.errors import Refused, documented
-from clsspec_serve.http.intake import BODIES, Intake, pictures_of
+from clsspec_serve.http.intake import BODIES, Intake, Picture, is_raw, pictures_of
 from clsspec_serve.http.negotiation import MEDIA_TYPES, choose
 from clsspec_serve.http.results import Result
 from clsspec_serve.http.work import Work
@@ -88,7 +88,7 @@ class Tasks:
         asked = work.service.request(query.options(tasks, work.settings.pixels))
         async with self._intake.body(request) as body:
             kind = request.headers.get("content-type", "")
-            pictures = await work.service.decoding(pictures_of, kind, body, work.settings)
+            pictures = await self._pictures(kind, body)
             several = len(pictures) > 1
             left = [form for form in forms if not (several and form in ALONE)]
             form = self._form(request, query.format, left)
@@ -99,6 +99,13 @@ class Tasks:
 
             answer, whole = await work.done(request, pictures, asked, write, partly=True)
         return work.response(answer, 200 if whole else PARTLY)
+
+    async def _pictures(self, kind: str, body: bytes) -> list[Picture]:
+        settings = self._work.settings
+        if is_raw(kind):
+            return pictures_of(kind, body, settings)
+        # There is something to be parsed, which may be long.
+        return await self._work.service.decoding(pictures_of, kind, body, settings)
 
     @staticmethod
     def _form(request: Request, asked: Form | None, forms: Sequence[Form]) -> Form:

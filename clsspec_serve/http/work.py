@@ -151,17 +151,26 @@ def _named(error: Exception, finished: Sequence[Prediction | Exception]) -> Exce
 
 async def _unless_departed(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns; it is cancelled, and `Departed` raised, when the client leaves."""
-    answering = asyncio.create_task(work)
+    here = asyncio.current_task()
+    departed = False
+
+    def cancel(leaving: asyncio.Task[None]) -> None:
+        nonlocal departed
+        if here is not None and not leaving.cancelled():
+            departed = True
+            here.cancel()
+
     leaving = asyncio.create_task(_departure(request))
+    leaving.add_done_callback(cancel)
     try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            return answering.result()
-        raise Departed
+        return await work
+    except asyncio.CancelledError:
+        if departed and here is not None and here.uncancel() == 0:
+            raise Departed from None
+        raise
     finally:
+        leaving.remove_done_callback(cancel)
         leaving.cancel()
-        answering.cancel()
-        await asyncio.gather(answering, leaving, return_exceptions=True)
 
 
 async def _departure(request: Request) -> None:

@@ -247,6 +247,7 @@ def test_who_leaves_while_waiting_is_never_computed(
     stays, _ = submit(batcher, model, picture(1))
     assert batcher.waiting == 2
     assert gone.cancel()
+    assert batcher.waiting == 1
     gate.open.set()
     stays.result(SECONDS)
     assert [shape[0] for shape in gate.shapes] == [1, 1]

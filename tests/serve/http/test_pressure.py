@@ -288,7 +288,9 @@ def test_pictures_of_many_clients_share_batches(bundle: Path, gate: Gate) -> Non
         ThreadPoolExecutor(16) as clients,
     ):
         gate.shut()
-        answers = [clients.submit(embed, server) for _ in range(13)]
+        answers = [clients.submit(embed, server)]
+        until(lambda: gate.passes)
+        answers += [clients.submit(embed, server) for _ in range(12)]
         until(lambda: value(server, "clsspec_views_waiting") == 12)
         gate.open()
         assert len({done.result(SECONDS).content for done in answers}) == 1
