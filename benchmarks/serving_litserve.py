@@ -1,6 +1,6 @@
 """The embedded model served by LitServe the way its documentation says; for `serving.py`.
 
-    python benchmarks/serving_litserve.py PORT
+python benchmarks/serving_litserve.py PORT
 """
 
 # Its annotations are read by LitServe, so they cannot be postponed.

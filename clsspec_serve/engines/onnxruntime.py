@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 from numpy.typing import NDArray
 
 from clsspec_serve.choices import Precision
 from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.without_telemetry import onnxruntime
 from clsspec_serve.errors import EngineError, one_line
 
 

@@ -117,4 +117,3 @@ def pca_picture(patches: Any, geometry: Geometry) -> Any:
     """
     colours = fit([patches[visible(geometry)]]).apply(patches)
     return enlarge(colours, geometry, np.zeros((*geometry.image, 3), np.uint8))
-

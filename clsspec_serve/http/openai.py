@@ -97,7 +97,7 @@ class OpenAI:
             response_class=Response,
             responses={
                 200: {"model": EmbeddingList},
-                **documented(401, 404, 408, 413, 422, 429, 503, 504),
+                **documented(401, 404, 408, 413, 422, 424, 429, 503, 504),
             },
             openapi_extra={
                 "requestBody": {

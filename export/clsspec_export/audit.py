@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from clsspec_serve.arithmetic import total_macs, weight_products
+from clsspec_serve.engines.without_telemetry import onnxruntime
 from clsspec_serve.errors import ExportError, one_line
 from clsspec_serve.manifest import Architecture
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -281,3 +282,25 @@ def test_a_graph_whose_weights_are_links_runs(
 def test_words_that_name_nothing_are_refused(engine: Any, precision: Any) -> None:
     with pytest.raises(UsageError, match="accepted are auto, onnxruntime, openvino and fp32, bf16"):
         choose_engine(engine, precision)
+
+
+def test_onnxruntime_reports_nothing_and_leaves_nothing_in_the_home(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    code = f"""
+import os
+from clsspec_serve import load
+import numpy as np
+load({str(tiny_bundle)!r}, engine="onnxruntime")(np.zeros((28, 42, 3), np.uint8))
+print(os.environ["ORT_DISABLE_TELEMETRY"])
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {key: value for key, value in os.environ.items() if "XDG" not in key}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(
+        command, env=environment | {"HOME": str(home)}, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "1\n"
+    assert list(home.rglob("*")) == []

@@ -6,8 +6,8 @@ import { address } from "./server.js";
  * [{title, curl, Python}], each of which gives what the page shows.
  *
  * `result`: the server's JSON for one picture. `model`: its description of the model. `point`: with
- * the `patch` that others are compared with. A head that sees the picture otherwise when it is asked
- * alone is left to the call for everything.
+ * the `patch` that others are compared with. What sees the picture otherwise when it is asked alone
+ * is left to the call for everything.
  */
 export function callsFor({ file, keyed, model, result, point }) {
   const shape = `(${result.geometry.image.join(", ")})`;
@@ -53,7 +53,7 @@ export function callsFor({ file, keyed, model, result, point }) {
     {
       title: "Patches",
       path: "features",
-      query: { format: "png" },
+      query: { ...framing(model, model.preprocessing), format: "png" },
       save: "pca.png",
       read: 'Path("pca.png").write_bytes(answer.content)',
     },
@@ -62,7 +62,7 @@ export function callsFor({ file, keyed, model, result, point }) {
     calls.push({
       title: "Similarity",
       path: "features",
-      query: { format: "npy" },
+      query: { ...framing(model, model.preprocessing), format: "npy" },
       save: "patches.npy",
       read: `patches = np.load(io.BytesIO(answer.content))  # ${patches}
 unit = patches / np.linalg.norm(patches, axis=-1, keepdims=True)
@@ -75,7 +75,7 @@ similarity = unit @ unit[${point.patch.join(", ")}]  # cosines`,
     // Alone, a head has its own windows and mirror image; among others it has none.
     const whole = protocol.window === null ? {} : { window: 0 };
     const once = protocol.flip ? { flip: false } : {};
-    call.query = { ...whole, ...once, ...call.query };
+    call.query = { ...framing(model, protocol), ...whole, ...once, ...call.query };
     calls.push({ own: { format: "npy", ...call.query }, ...call });
   }
   return calls.map((call) => {
@@ -88,11 +88,20 @@ similarity = unit @ unit[${point.patch.join(", ")}]  # cosines`,
   });
 }
 
-/** Whether a picture is shown to a head, or to the backbone alone, as it is for all tasks. */
-function alike({ heads, tasks, preprocessing }, { size, interpolation }) {
+/** What shows a picture to a head, or to the backbone alone, in the size that all tasks have. */
+export function framing(model, { size }) {
+  const all = shownTo(model).size;
+  return String(size) === String(all) ? {} : { size: all.join("x") };
+}
+
+function alike(model, { interpolation }) {
+  return interpolation === shownTo(model).interpolation;
+}
+
+/** All tasks together see a picture as the first head does. */
+function shownTo({ heads, tasks, preprocessing }) {
   const first = tasks.map((task) => heads.find((head) => head.task === task)).find(Boolean);
-  const shown = first?.protocol ?? preprocessing;
-  return String(size) === String(shown.size) && interpolation === shown.interpolation;
+  return first?.protocol ?? preprocessing;
 }
 
 function curl({ path, query, save }, file, keyed) {

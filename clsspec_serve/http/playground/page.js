@@ -1,6 +1,6 @@
 /** The page: takes a photograph, asks the server, shows the answer. */
 
-import { callsFor } from "./calls.js";
+import { callsFor, framing } from "./calls.js";
 import { find, findAll, make } from "./elements.js";
 import { prepare, show, shown } from "./panels.js";
 import { follow, move } from "./point.js";
@@ -28,9 +28,10 @@ async function look(file) {
   await attempt(async () => {
     say(`Looking at ${file.name} …`, true);
     await describe();
+    const patches = { resize: "fit", ...framing(model, model.preprocessing), format: "png" };
     const [answer, pca] = await Promise.all([
       ask("predict", { resize: "fit", format: "json" }, file, signal),
-      ask("features", { resize: "fit", format: "png" }, file, signal),
+      ask("features", patches, file, signal),
     ]);
     const [body, picture] = await Promise.all([answer.json(), pca.blob()]);
     await show(file, body.results[0], picture, signal);

@@ -46,7 +46,7 @@ function showPhotograph(file, { image: [height, width] }) {
   find("#results").style.setProperty("--ratio", width / height);
   find("#size").textContent = `${width} × ${height}`;
   const [first, ...others] = findAll(".photo");
-  // A TIFF is for the server only; and what a browser turns otherwise would lie wrongly.
+  // Browsers read no TIFF, and what they do not turn upright would lie wrongly.
   const judge = () => {
     const fits = first.naturalHeight === height && first.naturalWidth === width;
     find("#results").classList.toggle("blind", !fits);

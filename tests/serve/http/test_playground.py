@@ -303,16 +303,22 @@ def test_a_photograph_that_a_camera_marked_as_turned_is_upright(
         assert visit.errors == []
 
 
-def test_a_file_that_only_the_server_can_read_is_shown_without_the_photograph(
+def test_what_the_browser_cannot_show_as_the_server_reads_it_has_no_photograph(
     browser: Browser, colours: Running
 ) -> None:
+    image = Image.fromarray(quarters())
+    # Chromium reads no TIFF, and does not turn WebP.
+    files = [encoded(image, "TIFF"), encoded(image, "WEBP", lossless=True, exif=exif(6))]
     with visiting(browser, colours.url) as visit:
-        visit.drop("quarters.tiff", encoded(Image.fromarray(quarters()), "TIFF"), "image/tiff")
-        assert "blind" in (visit.page.locator("#results").get_attribute("class") or "")
-        visit.click(0.2, 0.8, "#segment")
-        assert visit.text("#readout").split(" · ")[1] == "green"
-        visit.drop("quarters.png", png(quarters()))
-        visit.page.wait_for_selector("#results:not(.blind)")
+        for data, (y, x) in zip(files, [(0.2, 0.8), (0.8, 0.8)], strict=True):
+            visit.drop("quarters", data)
+            visit.page.wait_for_selector("#results.blind")
+            assert not visit.page.is_visible("#photograph .photo")
+            visit.click(y, x, "#segment")
+            assert visit.text("#readout").split(" · ")[1] == "green"
+            visit.drop("quarters.png", png(quarters()))
+            visit.page.wait_for_selector("#results:not(.blind)")
+        assert visit.errors == []
 
 
 def test_a_text_file_shows_the_servers_one_line(browser: Browser, colours: Running) -> None:

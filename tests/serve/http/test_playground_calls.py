@@ -176,27 +176,45 @@ def test_the_choice_stays_when_another_photograph_comes(room: Visit) -> None:
     assert room.page.text_content("#code") == before
 
 
-def test_heads_with_windows_of_their_own_are_asked_for_the_whole_picture(
+def test_heads_with_protocols_of_their_own_are_asked_for_what_all_tasks_see(
     browser: Browser, folder: Path
 ) -> None:
-    size = (56, 56)
-    framed = Protocol(size=size, policy="squash", window=28, stride=14, flip=True)
-    other = Protocol(size=(28, 28), policy="squash")
+    framed = Protocol(size=(56, 56), policy="squash", window=28, stride=14, flip=True)
+    other = Protocol(size=(28, 28), policy="crop", flip=True)
     bundle = write_head_bundle(
-        folder / "windows",
+        folder / "protocols",
         [nearest_colour_head(COLOURS, framed), depth_head([1 / 50, 0, 0, 0], protocol=other)],
     )
+    room = ROOM.read_bytes()
+    with serving([load(bundle, threads=1)]) as running, visiting(browser, running.url) as visit:
+        visit.drop(NAME, room)
+        for title in ("Mask", "Depth", "Similarity", "Patches"):
+            visit.page.locator("#what").get_by_text(title).click()
+            run_shell(visit.page.text_content("#code") or "")
+        for task, name in (("segment", "mask.png"), ("depth", "depth.png")):
+            assert (folder / name).read_bytes() == shown_png(visit, task)
+            alone = running.client.post(f"/{task}?resize=fit", content=room)
+            assert alone.content != shown_png(visit, task), "what the call says makes no difference"
+        np.testing.assert_array_equal(
+            np.load(folder / "patches.npy"), shown_array(visit, "patches")
+        )
+        written = np.asarray(Image.open(folder / "pca.png").convert("RGBA"))
+        np.testing.assert_array_equal(written, visit.pixels("#pca .map"))
+        assert len(np.unique(written.reshape(-1, 4), axis=0)) == visit.shown("shown.cosines.length")
+        assert visit.errors == []
+
+
+def test_what_would_be_resampled_otherwise_has_no_call_of_its_own(
+    browser: Browser, tmp_path: Path
+) -> None:
+    nearest = Protocol(size=(28, 28), policy="squash", interpolation="nearest")
+    heads = [nearest_colour_head(COLOURS), depth_head([1 / 50, 0, 0, 0], protocol=nearest)]
+    bundle = write_head_bundle(tmp_path / "nearest", heads)
     with serving([load(bundle, threads=1)]) as running, visiting(browser, running.url) as visit:
         visit.drop(NAME, ROOM.read_bytes())
-        # Alone, depth and patches would be of another size.
-        assert visit.text("#what").split() == ["Everything", "Patches", "Mask"]
-        visit.page.click("#what >> text=Mask")
-        command = visit.page.text_content("#code") or ""
-        assert "/segment?resize=fit&window=0&flip=false'" in command
-        run_shell(command)
-        assert (folder / "mask.png").read_bytes() == shown_png(visit, "segment")
-        plain = running.client.post("/segment?resize=fit", content=ROOM.read_bytes())
-        assert plain.content != shown_png(visit, "segment")
+        titles = visit.text("#what").split()
+        assert "Mask" in titles
+        assert "Depth" not in titles
 
 
 def test_a_key_is_named_and_not_shown(browser: Browser, folder: Path) -> None:

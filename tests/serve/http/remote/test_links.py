@@ -91,6 +91,16 @@ def test_addresses_and_base64_go_together_and_keep_their_order(server: Running) 
     assert [each["cls"] for each in results] == [each["cls"] for each in wanted]
 
 
+def test_embeddings_in_openai_s_form_take_addresses_too(server: Running) -> None:
+    name = server.client.get("/model").json()["name"]
+    answers = [
+        server.client.post("/v1/embeddings", json={"model": name, "input": given})
+        for given in (at("/a.jpg"), TEXT, [TEXT, at("/none")])
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 424]
+    assert answers[0].json()["data"] == answers[1].json()["data"]
+
+
 def test_an_address_that_fails_spoils_only_its_own_answer(server: Running) -> None:
     images = [at("/a.jpg"), "https://10.0.0.1/", at("/none"), TEXT, "file:///etc/passwd"]
     answer = server.client.post("/embed", json={"images": images})
