@@ -71,10 +71,14 @@ def jpegs() -> list[bytes]:
 
 
 def bare(pictures: int) -> None:
-    """The work without HTTP, in this process: decode, batch, engine; prints a `Load`."""
-    from clsspec_serve.predictor import load
+    """The work without HTTP, in this process: decode, batch, engine as the server sets it up.
 
-    model, bodies = load(), jpegs()
+    Prints seconds of CPU and of the clock.
+    """
+    from clsspec_serve.models import find_bundle
+    from clsspec_serve.predictor import start
+
+    model, bodies = start(find_bundle(None), shared=True), jpegs()
     images = [bodies[index % len(bodies)] for index in range(pictures)]
     list(model.predict(images[:32], tasks=("cls",)))
     cpu, wall = time.process_time(), time.monotonic()
@@ -210,17 +214,21 @@ def main() -> None:
 
 
 def _compare(rounds: int, pictures: int, count: int) -> None:
-    ports = _free_ports(2)
-    serve = ["-c", "from clsspec_cli.app import main; main()", "serve", "--port", str(ports[0])]
-    other = [str(Path(__file__).with_name("serving_litserve.py")), str(ports[1])]
+    ports = _free_ports(3)
+    serve = ["-c", "from clsspec_cli.app import main; main()", "serve", "--port"]
+    other = [str(Path(__file__).with_name("serving_litserve.py")), str(ports[2])]
+    replicas = [*serve, str(ports[1]), "--replicas", str(os.cpu_count())]
     with ExitStack() as stack:
-        ours = stack.enter_context(started(serve, ports[0], "/embed?format=npy", False))
+        path = "/embed?format=npy"
+        ours = stack.enter_context(started([*serve, str(ports[0])], ports[0], path, False))
+        wide = stack.enter_context(started(replicas, ports[1], path, False))
         candidates: dict[str, Callable[[], Load]] = {
             "one process, no HTTP": lambda: alone(pictures),
             "clsspec serve": lambda: under_load(ours, pictures, count),
+            "the same, a replica for each core": lambda: under_load(wide, pictures, count),
         }
         if importlib.util.find_spec("litserve"):
-            theirs = stack.enter_context(started(other, ports[1], "/predict", True))
+            theirs = stack.enter_context(started(other, ports[2], "/predict", True))
             candidates["LitServe"] = lambda: under_load(theirs, pictures, count)
         found: dict[str, list[Load]] = {name: [] for name in candidates}
         for index in range(rounds):

@@ -316,11 +316,17 @@ def start(
     engine: EngineChoice = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
+    shared: bool = False,
 ) -> Model:
-    """Load an open bundle's backbone on an engine, and its heads as they are first asked for."""
+    """Load an open bundle's backbone on an engine, and its heads as they are first asked for.
+
+    `shared`: see `load_engine`.
+    """
 
     def on_engine(graph: Path) -> Engine:
-        return load_engine(graph, engine=engine, precision=precision, threads=threads)
+        return load_engine(
+            graph, engine=engine, precision=precision, threads=threads, shared=shared
+        )
 
     return Model(bundle, on_engine(bundle.graph), lambda task: on_engine(bundle.head(task)))
 

@@ -162,7 +162,8 @@ def serve(
     bundle = chosen_bundle(model)
     each = threads or max((os.cpu_count() or 1) // replicas, 1)
     models = [
-        start(bundle, engine=engine, precision=precision, threads=each) for _ in range(replicas)
+        start(bundle, engine=engine, precision=precision, threads=each, shared=True)
+        for _ in range(replicas)
     ]
     listener = listen(host, port)
     name = f"[{host}]" if ":" in host else host

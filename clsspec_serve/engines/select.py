@@ -60,15 +60,19 @@ def load_engine(
     engine: EngineChoice = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
+    shared: bool = False,
 ) -> Engine:
-    """Load a graph with the engine that `choose_engine` names."""
+    """Load a graph with the engine that `choose_engine` names.
+
+    `shared`: the process has other work for the cores, so waiting threads should leave them.
+    """
     if choose_engine(engine, precision) == "openvino":
         from clsspec_serve.engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(graph, precision=precision, threads=threads)
     from clsspec_serve.engines.onnxruntime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(graph, threads=threads)
+    return OnnxRuntimeEngine(graph, threads=threads, shared=shared)
 
 
 def _install(engine: EngineName) -> str:

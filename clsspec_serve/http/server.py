@@ -60,6 +60,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=_KEEP_ALIVE,
                 limit_concurrency=settings.connections,
                 http="httptools",

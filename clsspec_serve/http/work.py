@@ -53,7 +53,9 @@ class Work:
         *,
         partly: bool,
     ) -> tuple[T, bool]:
-        """What `write` makes of the results, in a thread, and whether all pictures were answered.
+        """What `write` makes of the results, and whether all pictures were answered.
+
+        Maps are written in a thread.
 
         For after the body has been read to its end. Raises the first picture's error where all of
         them failed, or any, unless `partly`; `TimeoutError`; and `Departed` when the client left.
@@ -92,7 +94,10 @@ class Work:
         async with self._found(pictures, asked, times) as outcomes:
             _note_times(outcomes, times)
             with times.measured("encode"):
-                return await self.service.encoding(written, outcomes)
+                if _has_maps(asked):
+                    return await self.service.encoding(written, outcomes)
+                # A few numbers are written sooner than a thread is woken.
+                return written(outcomes)
 
     @asynccontextmanager
     async def _found(
@@ -123,6 +128,12 @@ class Work:
             if status_of(error) == 500:
                 fields = {"request_id": request_id}
                 SERVER.error("a picture failed", exc_info=error, extra={"fields": fields})
+
+
+def _has_maps(asked: Asked) -> bool:
+    """Whether answers are as large as grids or pictures."""
+    patches = any(output.kind == "patches" for output in asked.outputs)
+    return patches or any(head.task != "classify" for head in asked.heads)
 
 
 def _note_times(outcomes: Sequence[Outcome], times: Times) -> None:
