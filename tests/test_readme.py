@@ -107,7 +107,8 @@ def test_the_readme_works_from_top_to_bottom(
     assert [name for name in names if not Path(name).is_file()] == []
     assert Path("analysis/analysis.csv").is_file()
     assert len(CURL) == 3
-    assert Image.open("mask.png").mode == "P"
+    with Image.open("mask.png") as mask:
+        assert mask.mode == "P"
     assert [each["name"] for each in json.loads(Path("cls.json").read_text())["results"]] == [
         *("coffee.jpg", "bedroom.jpg")
     ]

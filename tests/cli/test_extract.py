@@ -193,7 +193,8 @@ def test_the_models_input_can_have_another_size(
     # 30 is no multiple of the patch, so it is padded to 42.
     assert np.load(out).shape == (4, 3, 4)
     assert spy.asked == [((1, 4, 56, 42), ["patches"])]
-    assert spy.loaded[0][1] == {"engine": "openvino", "precision": "fp32", "threads": 1}
+    asked = {"engine": "openvino", "precision": "fp32", "threads": 1, "shared": False}
+    assert spy.loaded[0][1] == asked
 
 
 def test_nothing_is_computed_for_a_place_that_cannot_be_written(

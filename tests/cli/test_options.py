@@ -82,7 +82,7 @@ def a_value(kind: Any) -> str:
     choices = [choice for choice in get_args(kind) if choice is not type(None)]
     if choices and isinstance(choices[-1], str):
         return choices[-1]
-    if choices and get_args(choices[0]):
+    if choices and get_origin(choices[0]) is not list and get_args(choices[0]):
         return str(get_args(choices[0])[-1])
     return "77"
 

@@ -26,7 +26,9 @@ class Outside:
     @classmethod
     def real(cls) -> Outside:
         """The machine's own; SSL_CERT_FILE and SSL_CERT_DIR replace the usual authorities."""
-        return cls(resolve, httpcore.AnyIOBackend(), httpx.create_ssl_context())
+        trust = httpx.create_ssl_context()
+        trust.minimum_version = ssl.TLSVersion.TLSv1_2  # which OpenSSL's configuration may lower
+        return cls(resolve, httpcore.AnyIOBackend(), trust)
 
 
 async def resolve(host: str, port: int) -> list[str]:
