@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from clsspec_serve.choices import DType, HeadTask
 from clsspec_serve.errors import UsageError
 
-_HEADS: tuple[str, ...] = HeadTask.__args__  # type: ignore[attr-defined]  # what Literal has
+_HEADS = get_args(HeadTask)
 _FLOAT16 = float(np.finfo(np.float16).max)
 
 

@@ -7,7 +7,7 @@ a batch, and all of it happens in threads, so that the event loop only carries m
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +22,7 @@ from clsspec_serve.budget import Budget
 from clsspec_serve.choices import Task
 from clsspec_serve.dense.views import view_grid
 from clsspec_serve.errors import Busy, ImageTooLarge
+from clsspec_serve.heads import answer_shape
 from clsspec_serve.images import image_size
 from clsspec_serve.manifest import Manifest
 from clsspec_serve.predictor import Model, Prediction, Prepared
@@ -32,6 +33,7 @@ R = TypeVar("R")
 
 _RGB = 3
 _CHANNELS = 4
+_FLOAT = 4
 _BYTES_PER_PIXEL = {"segment": 2, "depth": 4}
 """Of an answer at the picture's own size, at most."""
 
@@ -41,9 +43,9 @@ class Capacity:
     """How much work is taken.
 
     `batch`: views in one forward pass. `pictures`: in work and waiting, all together.
-    `decoded_bytes`: of the pixels, masks and depth maps of pictures in work. `view_patches`: of
-    what the network sees at once; `picture_patches`: of all windows of a picture. `threads`: for
-    decoding, and as many for encoding.
+    `decoded_bytes`: of the pixels of pictures in work, and of what is found in them.
+    `view_patches`: of what the network sees at once; `picture_patches`: of all windows of a
+    picture. `threads`: for decoding, and as many for encoding.
     """
 
     batch: int = 8
@@ -51,7 +53,7 @@ class Capacity:
     decoded_bytes: int = 1 << 30
     view_patches: int = 4096
     picture_patches: int = 65536
-    threads: int = max(os.cpu_count() or 1, 2)
+    threads: int = 2
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class Service:
         return bytes_of
 
     def _memory_of(self, picture: bytes, request: Request) -> int:
-        """Bytes of the pixels, of the network's input and of the answers as large as the picture.
+        """Bytes of the pixels, of the network's input, of what it gives and of the answers.
 
         EXIF orientation may swap the sides, which changes none of them.
         """
@@ -214,4 +216,14 @@ class Service:
                 f"accepted are {limits.picture_patches} patches in all"
             )
         per_pixel = _RGB + sum(_BYTES_PER_PIXEL.get(head.task, 0) for head in request.heads)
-        return per_pixel * height * width + _CHANNELS * geometry.input[0] * geometry.input[1]
+        inputs = _CHANNELS * geometry.input[0] * geometry.input[1]
+        given = tiling.views * self._floats_of_view(rows, columns, request)
+        return per_pixel * height * width + inputs + _FLOAT * given
+
+    def _floats_of_view(self, rows: int, columns: int, request: Request) -> int:
+        """How many numbers the backbone and the heads give for so many patches."""
+        vectors = sum(
+            rows * columns if output.kind == "patches" else 1 for output in request.outputs
+        )
+        answers = sum(math.prod(answer_shape(head, 1, (rows, columns))) for head in request.heads)
+        return vectors * self.manifest.architecture.embed_dim + answers

@@ -120,10 +120,12 @@ def test_the_memory_of_pictures_is_set_aside_until_their_answer_is_written(bundl
     async def body(service: Service) -> None:
         request = service.request({"tasks": ("segment", "depth")})
         async with service.found([png(0), b"bad", png(1, 40, 60)], request):
-            # RGB, two bytes of a mask and four of depth; and the network's inputs.
+            # RGB, two bytes of a mask and four of depth; the network's inputs; and for each patch
+            # three logits and a depth.
             geometry, _ = service._model.frame((40, 60), request)
             inputs = 4 * (28 * 42 + geometry.input[0] * geometry.input[1])
-            assert service.decoded.used == 9 * (28 * 42 + 40 * 60) + inputs
+            given = 4 * (3 + 1) * (2 * 3 + geometry.grid[0] * geometry.grid[1])
+            assert service.decoded.used == 9 * (28 * 42 + 40 * 60) + inputs + given
         assert service.decoded.used == 0
 
     run(load(bundle, threads=1), body)
@@ -131,12 +133,12 @@ def test_the_memory_of_pictures_is_set_aside_until_their_answer_is_written(bundl
 
 def test_pictures_that_never_fit_into_the_memory_are_refused(bundle: Path) -> None:
     async def body(service: Service) -> None:
-        with pytest.raises(ImageTooLarge, match="take 16464 bytes once they are decoded; accepted"):
+        with pytest.raises(ImageTooLarge, match="take 16688 bytes once they are decoded; accepted"):
             async with service.found([png(0), png(1)], service.request({})):
                 pass
         assert service.decoded.used == service.pictures == 0
 
-    run(load(bundle, threads=1), body, Capacity(decoded_bytes=16463, threads=2))
+    run(load(bundle, threads=1), body, Capacity(decoded_bytes=16687, threads=2))
 
 
 def test_requests_wait_for_memory_and_are_answered(bundle: Path) -> None:

@@ -135,7 +135,7 @@ def test_the_bodies_of_all_requests_together_are_bounded(bundle: Path, gate: Gat
 def test_requests_that_do_not_fit_into_memory_together_wait_for_each_other(
     bundle: Path, gate: Gate
 ) -> None:
-    alone = 3 * 120 * 180 + 4 * 28 * 42
+    alone = 3 * 120 * 180 + 4 * 28 * 42 + 4 * 4
     capacity = Capacity(decoded_bytes=alone, threads=2)
     with (
         serving([observed(bundle, gate)], capacity) as server,
@@ -146,7 +146,7 @@ def test_requests_that_do_not_fit_into_memory_together_wait_for_each_other(
         larger = encoded(PHOTO.resize((200, 180)), "JPEG")
         answer = server.client.post("/embed", content=larger)
         assert answer.status_code == 413
-        assert "take 112704 bytes once they are decoded" in answer.json()["error"]["message"]
+        assert "take 112720 bytes once they are decoded" in answer.json()["error"]["message"]
 
 
 def test_past_its_deadline_a_request_is_answered_so_and_dropped(bundle: Path, gate: Gate) -> None:
