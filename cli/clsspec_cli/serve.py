@@ -152,15 +152,16 @@ def serve(
         keys=keys,
         url_hosts=tuple(url_host or ()),
     )
+    each = threads or max((os.cpu_count() or 1) // replicas, 1)
     capacity = Capacity(
         batch=batch_size,
         pictures=max_pending,
         decoded_bytes=max_decoded_mb << 20,
         view_patches=max_patches,
         picture_patches=16 * max_patches,
+        threads=max(each * replicas, 2),
     )
     bundle = chosen_bundle(model)
-    each = threads or max((os.cpu_count() or 1) // replicas, 1)
     models = [
         start(bundle, engine=engine, precision=precision, threads=each, shared=True)
         for _ in range(replicas)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import signal
+import socket
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -17,7 +20,9 @@ from http_server import colour_bundle
 from pictures import PHOTO, encoded
 from server_process import SECONDS, running
 
-from clsspec_serve import load
+from clsspec_serve import Model, load
+from clsspec_serve.http.settings import Settings
+from clsspec_serve.service import Capacity
 
 PICTURE = encoded(PHOTO, "JPEG")
 
@@ -126,7 +131,7 @@ def test_no_auth_is_for_who_says_so(bundle: Path) -> None:
         assert httpx.post(f"{url}/embed", content=PICTURE, trust_env=False).status_code == 200
 
 
-def test_replicas_share_the_work(bundle: Path) -> None:
+def test_replicas_give_the_same_answers(bundle: Path) -> None:
     with running("--model", bundle, "--replicas", "2", "--threads", "1") as server:
         server.wait_until_ready()
         with ThreadPoolExecutor(4) as pool, httpx.Client(trust_env=False) as client:
@@ -159,3 +164,56 @@ def test_what_cannot_start_says_so_in_one_line(
     result = clsspec("serve", "--port", "0", *model, *arguments)
     assert result.code in (1, 2)
     assert message in result.error()
+
+
+def test_the_options_reach_the_server(
+    bundle: Path, clsspec: Clsspec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[Sequence[Model], Capacity, Settings]] = []
+    started: list[dict[str, Any]] = []
+
+    def start(*_: Any, **how: Any) -> Any:
+        started.append(how)
+
+    class NoServer:
+        def __init__(self, *_: Any) -> None: ...
+
+        def run(self, listeners: list[socket.socket]) -> None:
+            for listener in listeners:
+                listener.close()
+
+    monkeypatch.setattr("clsspec_serve.http.logs.configure", lambda: None)
+    monkeypatch.setattr("clsspec_serve.predictor.start", start)
+    monkeypatch.setattr("clsspec_serve.http.app.create_app", lambda *given: made.append(given))
+    monkeypatch.setattr("clsspec_serve.http.server.Server", NoServer)
+    result = clsspec(
+        *("serve", "--model", bundle, "--port", "0", "--replicas", "3", "--threads", "2"),
+        *("--batch-size", "5", "--max-pending", "7", "--max-images", "4", "--max-pixels", "99"),
+        *("--max-patches", "50", "--max-body-mb", "1", "--max-decoded-mb", "2", "--timeout", "9"),
+        *("--drain", "3", "--api-key", "k", "--url-host", "example.org"),
+    )
+    assert result.code == 0, result.err
+    assert started == [
+        {"engine": "auto", "precision": "fp32", "threads": 2, "shared": True} for _ in range(3)
+    ]
+    ((models, capacity, settings),) = made
+    assert len(models) == 3
+    assert capacity == Capacity(
+        batch=5,
+        pictures=7,
+        decoded_bytes=2 << 20,
+        view_patches=50,
+        picture_patches=800,
+        threads=6,
+    )
+    assert settings == Settings(
+        body_bytes=1 << 20,
+        bodies_bytes=512 << 20,
+        answers_bytes=2 << 20,
+        pictures=4,
+        pixels=99,
+        seconds=9,
+        drain_seconds=3,
+        keys=("k",),
+        url_hosts=("example.org",),
+    )
