@@ -26,7 +26,7 @@ class Metrics:
         )
         self.request_seconds = Histogram(
             "clsspec_request_seconds",
-            "From a request's first byte to the last of its answer.",
+            "From a request's headers to the last byte of its answer.",
             ("route",),
             buckets=_SECONDS,
             registry=self._registry,
