@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from head_bundle import Protocol, depth_head, segment_head, write_head_bundle
-from http_server import Running, Wrapped, colour_bundle, serving
+from http_server import Running, Wrapped, serving
 from numpy.typing import NDArray
 from pictures import PHOTO, encoded
 from PIL import Image
@@ -33,16 +33,6 @@ TALL = encoded(PHOTO.rotate(90, expand=True), "PNG")
 LAYERS = (Layer(1, True), Layer(0, True), Layer(0, False))
 FEATURES = ("cls", "patches", "cls_0", "patches_0", "cls_0_raw", "patches_0_raw")
 NAME = "tiny"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colour_bundle(tmp_path_factory.mktemp("bundle") / "colours")
-
-
-@pytest.fixture(scope="module")
-def model(bundle: Path) -> Model:
-    return load(bundle, threads=1)
 
 
 @pytest.fixture(scope="module")

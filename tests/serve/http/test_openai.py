@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from http_server import Running, colour_bundle, serving
+from http_server import Running, serving
 from pictures import PHOTO, encoded
 from PIL import Image
 
@@ -21,16 +21,6 @@ from clsspec_serve.http.settings import Settings
 PICTURES = [encoded(PHOTO, "JPEG"), encoded(PHOTO.rotate(90, expand=True), "PNG")]
 TEXTS = [base64.b64encode(picture).decode() for picture in PICTURES]
 NAME = "tiny"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colour_bundle(tmp_path_factory.mktemp("bundle") / "colours")
-
-
-@pytest.fixture(scope="module")
-def model(bundle: Path) -> Model:
-    return load(bundle, threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from http_server import Running, colour_bundle, observed, serving
+from http_server import Running, observed, serving
 from pictures import PHOTO, encoded
 from PIL import Image
 
@@ -58,11 +58,6 @@ def gate() -> Iterator[Gate]:
     made = Gate()
     yield made
     made.open()
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return colour_bundle(tmp_path / "colours")
 
 
 def until(true: Callable[[], Any]) -> None:

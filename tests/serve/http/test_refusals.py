@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from http_server import Running, colour_bundle, serving
+from http_server import Running, serving
 from pictures import PHOTO, encoded
 from PIL import Image
 
@@ -19,11 +19,6 @@ from clsspec_serve.http.settings import Settings
 
 PICTURE = encoded(PHOTO, "JPEG")
 SETTINGS = Settings(body_bytes=200_000, pictures=3, pixels=30_000)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colour_bundle(tmp_path_factory.mktemp("bundle") / "colours")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import safetensors.numpy
-from http_server import Running, colour_bundle, serving
+from http_server import Running, serving
 from numpy.typing import NDArray
 from pictures import PHOTO, encoded
 from PIL import Image
@@ -25,16 +25,6 @@ from clsspec_serve.service import Capacity
 
 WIDE = encoded(PHOTO, "JPEG", quality=90)
 TALL = encoded(PHOTO.transpose(Image.Transpose.ROTATE_90).crop((0, 0, 75, 160)), "PNG")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colour_bundle(tmp_path_factory.mktemp("bundle") / "colours")
-
-
-@pytest.fixture(scope="module")
-def model(bundle: Path) -> Model:
-    return load(bundle, threads=1)
 
 
 @pytest.fixture(scope="module")

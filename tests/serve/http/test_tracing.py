@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from http_server import Running, colour_bundle, observed, serving
+from http_server import Running, observed, serving
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -25,11 +25,6 @@ SECONDS = 20
 SLACK = 50_000_000
 """Nanoseconds that may pass between two looks, at two clocks, on a busy machine."""
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return colour_bundle(tmp_path / "colours")
 
 
 @pytest.fixture
