@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 
 from clsspec_serve.batching import Answer, Batcher, Observe
-from clsspec_serve.budget import Budget
+from clsspec_serve.budget import Budget, Loan
 from clsspec_serve.choices import Task
 from clsspec_serve.dense.views import view_grid
 from clsspec_serve.errors import Busy, ImageTooLarge
@@ -57,19 +57,25 @@ class Capacity:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the network found in one picture.
-
-    `decoding`: seconds that it took, from `started` of the monotonic clock.
-    """
+class Decoded:
+    """A picture ready for the network: `seconds` it took, from `started` of the monotonic clock."""
 
     prepared: Prepared
-    answer: Answer
     started: float
-    decoding: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the network found in one picture."""
+
+    decoded: Decoded
+    answer: Answer
 
 
 Outcome = Found | Exception
+_Opened = Decoded | int | Exception
+"""A picture, or the bytes that it will take, or what is wrong with it."""
 
 
 class Service:
@@ -110,20 +116,20 @@ class Service:
         Leave at any time, by cancelling, and what has not begun is dropped. Raises `Busy`, and
         `ImageTooLarge` when the pictures together need more than all the memory that there is.
         """
-        with self._admitted(len(pictures)):
-            bytes_of = await self.decoding(self._memory, pictures, request)
-            needed = sum(size for size in bytes_of if not isinstance(size, Exception))
+        with self._admitted(len(pictures)), self.decoded.loan() as loan:
+            opened = await self.decoding(self._open, pictures, request, loan)
+            needed = sum(each for each in opened if isinstance(each, int))
             if needed > self.decoded.total:
                 raise ImageTooLarge(
                     f"the pictures of this request take {needed} bytes once they are decoded; "
                     f"accepted are {self.decoded.total}"
                 )
-            async with self.decoded.lent(needed):
-                work = [
-                    self._find(picture, memory, request)
-                    for picture, memory in zip(pictures, bytes_of, strict=True)
-                ]
-                yield await asyncio.gather(*work)
+            await loan.extend(needed)
+            work = [
+                self._find(picture, each, request)
+                for picture, each in zip(pictures, opened, strict=True)
+            ]
+            yield await asyncio.gather(*work)
 
     @property
     def failure(self) -> str | None:
@@ -140,7 +146,7 @@ class Service:
 
     def finish(self, found: Found, request: Request) -> Prediction:
         """The answers at the picture's own size; for a thread that is for answers."""
-        return self._model.finish(found.prepared, found.answer.views, request)
+        return self._model.finish(found.decoded.prepared, found.answer.views, request)
 
     async def decoding(self, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function in a thread that is for what came in."""
@@ -169,32 +175,39 @@ class Service:
         finally:
             self.pictures -= pictures
 
-    async def _find(self, picture: bytes, memory: int | Exception, request: Request) -> Outcome:
-        if isinstance(memory, Exception):
-            return memory
+    async def _find(self, picture: bytes, opened: _Opened, request: Request) -> Outcome:
+        if isinstance(opened, Exception):
+            return opened
         try:
-            prepared, started, seconds = await self.decoding(self._prepare, picture, request)
-            answer = await asyncio.wrap_future(self.batcher.submit(prepared, request))
+            if isinstance(opened, int):
+                opened = await self.decoding(self._decode, picture, request)
+            future = self.batcher.submit(opened.prepared, request)
+            return Found(opened, await asyncio.wrap_future(future))
         # Whatever one picture brings about, the others of the request are answered.
         except Exception as error:
             return error
-        return Found(prepared, answer, started, seconds)
 
-    def _prepare(self, picture: bytes, request: Request) -> tuple[Prepared, float, float]:
+    def _decode(self, picture: bytes, request: Request) -> Decoded:
         start = time.monotonic()
         prepared = self._model.prepare(picture, request)
-        return prepared, start, time.monotonic() - start
+        return Decoded(prepared, start, time.monotonic() - start)
 
-    def _memory(self, pictures: Sequence[bytes], request: Request) -> list[int | Exception]:
-        """For each picture the bytes that it will take, by its header, or what is wrong with it."""
-        bytes_of: list[int | Exception] = []
+    def _open(self, pictures: Sequence[bytes], request: Request, loan: Loan) -> list[_Opened]:
+        """Read the headers.
+
+        A picture that is alone is decoded by the same thread, where there is memory: waking one
+        again takes longer than to read a header.
+        """
+        opened: list[_Opened] = []
         for picture in pictures:
             try:
-                bytes_of.append(self._memory_of(picture, request))
+                memory = self._memory_of(picture, request)
+                at_once = len(pictures) == 1 and loan.extend_at_once(memory)
+                opened.append(self._decode(picture, request) if at_once else memory)
             # As in `_find`.
             except Exception as error:
-                bytes_of.append(error)
-        return bytes_of
+                opened.append(error)
+        return opened
 
     def _memory_of(self, picture: bytes, request: Request) -> int:
         """Bytes of the pixels, of the network's input, of what it gives and of the answers.

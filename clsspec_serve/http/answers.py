@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,7 @@ def check_form(form: Form, asked: Request) -> None:
         raise UsageError(f"png is for a patch map, not {asked.names[0]}")
 
 
+@lru_cache(maxsize=256)
 def geometry_text(geometry: Geometry) -> str:
     """For a header, and beside arrays: `Geometry.from_dict` reads its JSON."""
     return json.dumps(geometry.to_dict(), separators=(",", ":"))

@@ -140,7 +140,7 @@ def _note_times(outcomes: Sequence[Outcome], times: Times) -> None:
     for outcome in outcomes:
         if isinstance(outcome, Found):
             answer = outcome.answer
-            times.note("decode", outcome.started, outcome.decoding)
+            times.note("decode", outcome.decoded.started, outcome.decoded.seconds)
             times.note("queue", answer.submitted, answer.queued)
             times.note("model", answer.submitted + answer.queued, answer.ran)
 

@@ -153,6 +153,36 @@ def test_requests_wait_for_memory_and_are_answered(bundle: Path) -> None:
     run(load(bundle, threads=1), body, Capacity(decoded_bytes=20000, threads=2))
 
 
+def test_a_picture_alone_waits_for_its_memory_before_it_is_decoded(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One goes on from its header at once, and the next waits until the first is answered."""
+    model = load(bundle, threads=1)
+    decoded: list[int] = []
+    prepare = model.prepare
+
+    async def body(service: Service) -> None:
+        def note(picture: Any, request: Any) -> Any:
+            decoded.append(service.decoded.used)
+            return prepare(picture, request)
+
+        monkeypatch.setattr(model, "prepare", note)
+        request = service.request({})
+        async with service.found([png(0)], request):
+            second = service.found([png(1)], request)
+            asking = asyncio.create_task(second.__aenter__())
+            await asyncio.sleep(0.2)
+            assert len(decoded) == 1
+        (outcome,) = await asking
+        assert isinstance(outcome, Found)
+        await second.__aexit__(None, None, None)
+        assert len(decoded) == 2
+        assert 10000 > min(decoded) == max(decoded) > 5000
+        assert service.decoded.used == 0
+
+    run(model, body, Capacity(decoded_bytes=10000, threads=2))
+
+
 def test_more_pictures_than_may_be_in_work_are_refused_at_once(bundle: Path) -> None:
     release = threading.Event()
 
