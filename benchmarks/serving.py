@@ -11,7 +11,6 @@ kernel; the clients are another process and are left out. LitServe takes part wh
 from __future__ import annotations
 
 import argparse
-import http.client
 import importlib.util
 import io
 import json
@@ -24,15 +23,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import local
 
 import numpy as np
 import skimage.data
 from PIL import Image
+from serving_clients import Connection, jpegs
 
 TICK = os.sysconf("SC_CLK_TCK")
 DENSE = {"2 MB": (725, 725), "20 MB": (2290, 2290)}
@@ -49,25 +47,20 @@ class Load:
 
 @dataclass(frozen=True)
 class Server:
-    """A server's process, its port, and how a picture is posted to it."""
+    """A server's process, its port, and how a picture is posted to it: `raw` or `multipart`."""
 
     pid: int
     port: int
     path: str
-    multipart: bool
+    form: str
 
 
-def jpegs() -> list[bytes]:
-    """Eight photographs of 500 x 375."""
-    photographs = [skimage.data.astronaut(), skimage.data.chelsea(), skimage.data.coffee()]
-    made = []
-    for index in range(8):
-        picture = Image.fromarray(photographs[index % 3])
-        turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if index > 2 else picture
-        stream = io.BytesIO()
-        turned.resize((500, 375)).save(stream, "JPEG", quality=85 + index)
-        made.append(stream.getvalue())
-    return made
+@dataclass(frozen=True)
+class Answers:
+    """Of each picture the seconds and the Server-Timing header, and the seconds of all together."""
+
+    pictures: list[tuple[float, str]]
+    seconds: float
 
 
 def bare(pictures: int) -> None:
@@ -84,35 +77,6 @@ def bare(pictures: int) -> None:
     cpu, wall = time.process_time(), time.monotonic()
     list(model.predict(images, tasks=("cls",)))
     print(json.dumps([time.process_time() - cpu, time.monotonic() - wall]))
-
-
-def clients(port: int, path: str, multipart: bool, pictures: int, count: int) -> None:
-    """Post pictures from `count` threads, each over one connection.
-
-    Prints the latencies and headers, and in the end the time of all of it, as JSON.
-    """
-    bodies = [_multipart(body) if multipart else body for body in jpegs()]
-    headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"} if multipart else {}
-    kept = local()
-
-    def ask(index: int) -> tuple[float, str]:
-        if not hasattr(kept, "connection"):
-            kept.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            kept.connection.connect()
-            kept.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        start = time.perf_counter()
-        kept.connection.request("POST", path, bodies[index % len(bodies)], headers)
-        answer = kept.connection.getresponse()
-        content = answer.read()
-        took = time.perf_counter() - start
-        if answer.status != 200:
-            raise RuntimeError(f"{answer.status}: {content[:300]!r}")
-        return took, answer.getheader("server-timing") or ""
-
-    with ThreadPoolExecutor(count) as pool:
-        start = time.monotonic()
-        answers = list(pool.map(ask, range(pictures)))
-        print(json.dumps([*answers, time.monotonic() - start]))
 
 
 def cpu_seconds(pid: int) -> float:
@@ -132,12 +96,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def started(command: Sequence[str], port: int, path: str, multipart: bool) -> Iterator[Server]:
+def started(command: Sequence[str], port: int, path: str, form: str) -> Iterator[Server]:
     """A server, once it answers."""
     process = subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    server = Server(process.pid, port, path, multipart)
+    server = Server(process.pid, port, path, form)
     try:
         _measured(server, 64, 8, tries=100)
         yield server
@@ -149,8 +113,7 @@ def started(command: Sequence[str], port: int, path: str, multipart: bool) -> It
 def under_load(server: Server, pictures: int, count: int) -> Load:
     """CPU and time for each picture with so many clients at once."""
     cpu = cpu_seconds(server.pid)
-    answers = _measured(server, pictures, count)
-    wall = float(answers.pop()[0])
+    wall = _measured(server, pictures, count).seconds
     return Load((cpu_seconds(server.pid) - cpu) / pictures, wall / pictures)
 
 
@@ -164,9 +127,8 @@ def alone(pictures: int) -> Load:
 
 def overheads(server: Server, pictures: int) -> list[float]:
     """Seconds of single requests beyond decoding and model, smallest first."""
-    answers = _measured(server, pictures, 1)[:-1]
     found = []
-    for took, header in answers:
+    for took, header in _measured(server, pictures, 1).pictures:
         parts = {name: float(value) for name, value in re.findall(r"(\w+);dur=([\d.]+)", header)}
         found.append(took - (parts["decode"] + parts["model"]) / 1000)
     return sorted(found)
@@ -180,18 +142,14 @@ def dense(server: Server) -> None:
         stream = io.BytesIO()
         Image.fromarray(skimage.data.astronaut()).resize((width, height)).save(stream, "JPEG")
         rest, encode = [], []
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = Connection(server.port)
         for _ in range(15):
-            start = time.perf_counter()
-            connection.request("POST", "/depth?format=npy", stream.getvalue())
-            answer = connection.getresponse()
-            content = answer.read()
-            took = 1000 * (time.perf_counter() - start)
-            parts = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.getheader("server-timing") or ""))
-            rest.append(took - sum(map(float, parts.values())))
+            answer = connection.post("/depth?format=npy", stream.getvalue(), "image/jpeg")
+            parts = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.timing))
+            rest.append(1000 * answer.seconds - sum(map(float, parts.values())))
             encode.append(float(parts["encode"]))
         middle = statistics.median(rest)
-        speed = len(content) / 1e6 / (middle / 1000)
+        speed = len(answer.content) / 1e6 / (middle / 1000)
         print(f"| {name} | {statistics.median(encode):.1f} | {middle:.1f} | {speed:.0f} |")
 
 
@@ -202,13 +160,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--ask", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.bare:
         bare(given.bare)
-    elif given.ask:
-        port, path, multipart, pictures, count = given.ask
-        clients(int(port), path, multipart == "True", int(pictures), int(count))
     else:
         _compare(given.rounds, given.pictures, given.clients)
 
@@ -220,15 +174,15 @@ def _compare(rounds: int, pictures: int, count: int) -> None:
     replicas = [*serve, str(ports[1]), "--replicas", str(os.cpu_count())]
     with ExitStack() as stack:
         path = "/embed?format=npy"
-        ours = stack.enter_context(started([*serve, str(ports[0])], ports[0], path, False))
-        wide = stack.enter_context(started(replicas, ports[1], path, False))
+        ours = stack.enter_context(started([*serve, str(ports[0])], ports[0], path, "raw"))
+        wide = stack.enter_context(started(replicas, ports[1], path, "raw"))
         candidates: dict[str, Callable[[], Load]] = {
             "one process, no HTTP": lambda: alone(pictures),
             "clsspec serve": lambda: under_load(ours, pictures, count),
             "the same, a replica for each core": lambda: under_load(wide, pictures, count),
         }
         if importlib.util.find_spec("litserve"):
-            theirs = stack.enter_context(started(other, ports[2], "/predict", True))
+            theirs = stack.enter_context(started(other, ports[2], "/predict", "multipart"))
             candidates["LitServe"] = lambda: under_load(theirs, pictures, count)
         found: dict[str, list[Load]] = {name: [] for name in candidates}
         for index in range(rounds):
@@ -242,7 +196,7 @@ def _compare(rounds: int, pictures: int, count: int) -> None:
         if "LitServe" in candidates:
             servers["LitServe"] = theirs
         for name, server in servers.items():
-            answers = _measured(server, pictures, 1)[:-1]
+            answers = _measured(server, pictures, 1).pictures
             _print_times(f"{name}, all of it", [took for took, _ in answers])
         dense(ours)
 
@@ -264,31 +218,20 @@ def _print_times(name: str, seconds: Sequence[float]) -> None:
     print(f"| {name} | {p50:.2f} | {p99:.2f} |")
 
 
-def _measured(server: Server, pictures: int, count: int, tries: int = 1) -> list[tuple[float, str]]:
-    """The latencies and headers of the clients' process, and in the end the time of all of it."""
-    arguments = map(str, (server.port, server.path, server.multipart, pictures, count))
-    command = [sys.executable, __file__, "--ask", *arguments]
+def _measured(server: Server, pictures: int, count: int, tries: int = 1) -> Answers:
+    """What the clients' process says."""
+    program = Path(__file__).with_name("serving_clients.py")
+    arguments = (program, server.port, server.path, server.form, pictures, count)
+    command = [sys.executable, *map(str, arguments)]
     for left in range(tries, 0, -1):
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode == 0:
-            *answers, wall = json.loads(result.stdout)
-            return [*answers, (wall, "")]
+            said = json.loads(result.stdout)
+            return Answers(said["answers"], said["seconds"])
         if left == 1:
             raise RuntimeError(result.stderr)
         time.sleep(0.3)
     raise RuntimeError("no tries")
-
-
-_BOUNDARY = "b0undary"
-
-
-def _multipart(body: bytes) -> bytes:
-    head = 'Content-Disposition: form-data; name="request"; filename="a.jpg"\r\n'
-    return (
-        f"--{_BOUNDARY}\r\n{head}Content-Type: image/jpeg\r\n\r\n".encode()
-        + body
-        + f"\r\n--{_BOUNDARY}--\r\n".encode()
-    )
 
 
 def _free_ports(count: int) -> list[int]:
