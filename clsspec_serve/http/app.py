@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 from fastapi import FastAPI
 
 from clsspec_serve.http.description import description
+from clsspec_serve.http.document import describe_keys, documented_app
 from clsspec_serve.http.errors import install
 from clsspec_serve.http.health import Health
 from clsspec_serve.http.inference_protocol.routes import InferenceProtocol
@@ -49,24 +49,19 @@ def create_app(models: Sequence[Model], capacity: Capacity, settings: Settings) 
         await warming
         await asyncio.to_thread(service.close)
 
-    app = FastAPI(
-        title="clsspec",
-        summary=f"Features, masks and depth of pictures, by {service.manifest.name}.",
-        version=version("clsspec-serve"),
-        lifespan=lifespan,
-        redoc_url=None,
-        telemetry=telemetry(QUIET),
-    )
+    app = documented_app(lifespan=lifespan, telemetry=telemetry(QUIET))
     app.state.health = health
     install(app)
+    # Routes are tried in this order, so the ones in a hurry come first.
+    app.include_router(Tasks(work, intake).router())
     app.include_router(playground())
     app.include_router(description(service.manifest))
     app.include_router(operations(health, metrics))
-    app.include_router(Tasks(work, intake).router())
     app.include_router(OpenAI(work, intake).router())
     app.include_router(InferenceProtocol(work, intake, health).router())
     if settings.keys:
         app.add_middleware(Keys, keys=settings.keys)
+        describe_keys(app)
     app.add_middleware(Observation, metrics=metrics)
     gauges: dict[str, tuple[str, Callable[[], float]]] = {
         "pictures_in_work": ("Pictures taken and not answered.", lambda: service.pictures),

@@ -9,11 +9,15 @@ from hashlib import sha256
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from clsspec_serve.http.document import DOCUMENT, FILES, PAGE
 from clsspec_serve.http.errors import Refused, problem_response
 from clsspec_serve.http.playground.router import PATHS
 
-OPEN = (*PATHS, "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
-"""Paths that need no key: the page, which asks for one, and what load balancers look at."""
+OPEN = (
+    *(*PATHS, PAGE, DOCUMENT),
+    *("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"),
+)
+"""Paths that need no key: the pages, which ask for one, and what load balancers look at."""
 
 
 class Keys:
@@ -26,7 +30,11 @@ class Keys:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http" or scope["path"] in OPEN or self._has_key(Headers(scope=scope)):
+        if (
+            scope["type"] != "http"
+            or _is_open(scope["path"])
+            or self._has_key(Headers(scope=scope))
+        ):
             await self._app(scope, receive, send)
             return
         error = Refused(401, "an API key is needed, as Authorization: Bearer or X-API-Key")
@@ -38,6 +46,10 @@ class Keys:
         digest = _digest(given.encode("latin-1"))  # which Starlette read the bytes as
         # All are compared, whichever fits.
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(f"{FILES}/")
 
 
 def _digest(key: bytes) -> bytes:

@@ -63,13 +63,19 @@ def test_anything_else_does_not(server: Running, headers: dict[str, str | bytes]
     assert error["request_id"] == answer.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v2/health/live", "/"])
-def test_health_and_the_page_stay_open(server: Running, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/health/live", "/health/ready", "/v2/health/live"),
+        *("/", "/docs", "/docs/files/swagger-ui.css", "/openapi.json"),
+    ],
+)
+def test_health_and_the_pages_stay_open(server: Running, path: str) -> None:
     assert httpx.get(server.url + path, trust_env=False).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "path", ["/metrics", "/docs", "/openapi.json", "/nothing", "//health/live"]
+    "path", ["/metrics", "/model", "/nothing", "//health/live", "/docs/files", "/docs/"]
 )
 def test_nothing_else_is_told_to_strangers(server: Running, path: str) -> None:
     assert httpx.get(server.url + path, trust_env=False).status_code == 401
