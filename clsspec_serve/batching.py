@@ -26,6 +26,9 @@ from clsspec_serve.request import Request
 Found = dict[str, NDArray[Any]]
 Observe = Callable[[int, float], None]
 
+PATIENCE = 120.0
+"""Seconds after which a forward pass that does not end counts as a failure."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -107,12 +110,13 @@ class Batcher:
         observe: Observe = lambda views, seconds: None,
     ) -> None:
         self._largest, self._patches, self._observe = largest, patches, observe
+        self._began: list[float | None] = [None] * len(models)
         self._queue: deque[_Job] = deque()
         self._changed = Condition()
         self._stopped = False
         self._failure: str | None = None
         self._threads = [
-            Thread(target=self._serve, args=(model,), name=f"engine-{index}", daemon=True)
+            Thread(target=self._serve, args=(index, model), name=f"engine-{index}", daemon=True)
             for index, model in enumerate(models)
         ]
         for thread in self._threads:
@@ -126,7 +130,10 @@ class Batcher:
 
     @property
     def failure(self) -> str | None:
-        """Why the last view failed by itself; None when one has succeeded since."""
+        """Why the last view failed by itself, or that a pass does not end; None otherwise."""
+        for began in self._began:
+            if began is not None and (took := time.monotonic() - began) > PATIENCE:
+                return f"a forward pass has taken {took:.0f} s so far"
         return self._failure
 
     def submit(self, prepared: Prepared, request: Request) -> Future[Answer]:
@@ -140,7 +147,14 @@ class Batcher:
                 raise Stopped("the server is shutting down")
             self._queue.append(job)
             self._changed.notify()
+        job.future.add_done_callback(lambda future: self._forget(job, future))
         return job.future
+
+    def _forget(self, job: _Job, future: Future[Answer]) -> None:
+        """Keep nothing of a picture whose asker has left, however long the engines take."""
+        with self._changed:
+            if future.cancelled() and job in self._queue:
+                self._queue.remove(job)
 
     def close(self) -> None:
         """Take no more pictures, and return when the last one that waits has been answered."""
@@ -150,10 +164,11 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _serve(self, model: Model) -> None:
+    def _serve(self, index: int, model: Model) -> None:
         while batch := self._next():
-            start = time.monotonic()
+            self._began[index] = start = time.monotonic()
             self._run(model, batch)
+            self._began[index] = None
             self._observe(len(batch), time.monotonic() - start)
             del batch  # idle, it would keep its pictures
 

@@ -1,16 +1,16 @@
-"""A bounded number of bytes, lent to coroutines in the order in which they ask."""
+"""A bounded number of bytes, lent in the order in which they are asked for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from threading import Lock
 
 
 class Budget:
-    """`total` bytes, of which `used` are lent. For the coroutines of one event loop."""
+    """`total` bytes, of which `used` are lent to coroutines of one event loop and to threads."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -18,66 +18,59 @@ class Budget:
         self._lock = Lock()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @contextmanager
-    def loan(self) -> Iterator[Loan]:
-        """Nothing at first; what it comes to is given back at the end of the block."""
-        loan = Loan(self)
+    @asynccontextmanager
+    async def lent(self, amount: int) -> AsyncIterator[None]:
+        """Hold `amount`, at most `total`, for the block; wait until it is free."""
+        await self.take(amount)
         try:
-            yield loan
+            yield
         finally:
-            with self._lock:
-                loan.open = False
-                self.used -= loan.amount
-                self._admit()
+            self.give(amount)
 
-    def _admit(self) -> None:
-        """Whose turn it is, and for whom there is enough; with the lock held."""
-        while self._waiting and self.used + self._waiting[0][0] <= self.total:
-            amount, turn = self._waiting.popleft()
-            self.used += amount
-            turn.set_result(None)
-
-
-class Loan:
-    """The `amount` of bytes that one coroutine has, as long as the loan is open."""
-
-    def __init__(self, budget: Budget) -> None:
-        self.amount = 0
-        self.open = True
-        self._budget = budget
-
-    def extend_at_once(self, more: int) -> bool:
-        """Have `more` bytes if nobody has to wait for it, and say whether. In any thread.
-
-        A loan that has ended is not extended.
-        """
-        budget = self._budget
-        with budget._lock:
-            if not self.open or budget._waiting or budget.used + more > budget.total:
+    def take_at_once(self, amount: int) -> bool:
+        """Hold `amount` if nobody has to wait for it, and say whether. In any thread."""
+        with self._lock:
+            if self._waiting or self.used + amount > self.total:
                 return False
-            budget.used += more
-            self.amount += more
+            self.used += amount
             return True
 
-    async def extend(self, more: int) -> None:
-        """Have `more` bytes, once they are free; raises ValueError where they never will be."""
-        budget = self._budget
-        if self.amount + more > budget.total:
-            raise ValueError(f"{self.amount + more} bytes of {budget.total}")
-        if self.extend_at_once(more):
+    async def take(self, amount: int) -> None:
+        """Hold `amount` until `give`; wait until it is free. Raises ValueError if it never is."""
+        if amount > self.total:
+            raise ValueError(f"{amount} bytes of {self.total}")
+        if self.take_at_once(amount):
             return
         turn = asyncio.get_running_loop().create_future()
-        with budget._lock:
-            budget._waiting.append((more, turn))
-            budget._admit()
+        with self._lock:
+            self._waiting.append((amount, turn))
+        # What was given back since the first try has told nobody.
+        self._admit()
         try:
             await turn
         except asyncio.CancelledError:
-            with budget._lock:
-                if turn.done() and not turn.cancelled():  # lent, and cancelled before it woke up
-                    budget.used -= more
-                else:
-                    budget._waiting.remove((more, turn))
-                budget._admit()
+            if turn.done() and not turn.cancelled():  # lent, and cancelled before it woke up
+                self.give(amount)
+            else:
+                self._admit()
             raise
-        self.amount += more
+
+    def give(self, amount: int) -> None:
+        """Hold `amount` no more. In any thread."""
+        with self._lock:
+            self.used -= amount
+            loops = {turn.get_loop() for _, turn in self._waiting}
+        for loop in loops:
+            loop.call_soon_threadsafe(self._admit)
+
+    def _admit(self) -> None:
+        """Lend to those whose turn it is; those who have left are forgotten. In the event loop."""
+        with self._lock:
+            while self._waiting:
+                amount, turn = self._waiting[0]
+                if not turn.done():
+                    if self.used + amount > self.total:
+                        return
+                    self.used += amount
+                    turn.set_result(None)
+                self._waiting.popleft()

@@ -34,7 +34,7 @@ def to_rgb(image: Image.Image, name: str, background: Colour) -> NDArray[np.uint
         return _rgb_from_deep_grey(image, name, background)
     if image.has_transparency_data:
         return _composite(image, background)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _composite(image: Image.Image, background: Colour) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from clsspec_serve.choices import DType, HeadTask
 from clsspec_serve.errors import UsageError
+from clsspec_serve.geometry import Geometry
 
 _HEADS = get_args(HeadTask)
 _FLOAT16 = float(np.finfo(np.float16).max)
@@ -37,6 +38,10 @@ class Delivery:
     def apply(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The arrays of a prediction; raises UsageError for what half precision cannot hold."""
         return {name: self._delivered(name, array) for name, array in arrays.items()}
+
+    def geometry(self, geometry: Geometry) -> Geometry:
+        """How the patches of the delivered map lie in the picture."""
+        return geometry.pooled(self.pool) if self.pool > 1 else geometry
 
     def _delivered(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         if name not in _HEADS:

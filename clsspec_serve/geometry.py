@@ -7,7 +7,7 @@ its centre, y before x.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -59,6 +59,19 @@ class Geometry:
             return TypeAdapter(cls).validate_python(dict(data))
         except ValidationError as error:
             raise UsageError(f"geometry has a wrong {first_problem(error)}") from error
+
+    def pooled(self, side: int) -> Geometry:
+        """That of a map of `side` by `side` patches in one: `(ceil(h / side), ceil(w / side))`.
+
+        Where the last ones have fewer, the rest of them counts as padding.
+        """
+        grid = (-(-self.grid[0] // side), -(-self.grid[1] // side))
+        patch = self.patch * side
+        input_size = (grid[0] * patch, grid[1] * patch)
+        top, left, bottom, right = self.padding
+        below, beside = input_size[0] - self.input[0], input_size[1] - self.input[1]
+        padding = (top, left, bottom + below, right + beside)
+        return replace(self, padding=padding, input=input_size, patch=patch, grid=grid)
 
     def patch_to_image(self, row: int, col: int) -> tuple[float, float]:
         """(y, x) of a patch's centre in the picture's pixels.

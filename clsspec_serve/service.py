@@ -12,13 +12,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 import numpy as np
 
 from clsspec_serve.batching import Answer, Batcher, Observe
-from clsspec_serve.budget import Budget, Loan
+from clsspec_serve.budget import Budget
 from clsspec_serve.choices import Task
 from clsspec_serve.dense.views import view_grid
 from clsspec_serve.errors import Busy, ImageTooLarge
@@ -31,11 +31,14 @@ from clsspec_serve.request import Options, Request
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_RGB = 3
 _CHANNELS = 4
 _FLOAT = 4
 _BYTES_PER_PIXEL = {"segment": 2, "depth": 4}
 """Of an answer at the picture's own size, at most."""
+_DECODING = 25
+"""Bytes per pixel that decoding takes, of any format, at most (`benchmarks/decoding.py`)."""
+_RESIZING = 8
+"""The same of a picture that is resized along one axis."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,16 @@ class Capacity:
     """How much work is taken.
 
     `batch`: views in one forward pass. `pictures`: in work and waiting, all together.
-    `decoded_bytes`: of the pixels of pictures in work, and of what is found in them.
-    `view_patches`: of what the network sees at once; `picture_patches`: of all windows of a
-    picture. `threads`: for decoding, and as many for encoding.
+    `decoding_bytes`: of pictures while they are decoded. `found_bytes`: of what the network is
+    shown and finds, until it is written. `view_patches`: of what the network sees at once;
+    `picture_patches`: of all windows of a picture. `threads`: for decoding, and as many for
+    encoding.
     """
 
     batch: int = 8
     pictures: int = 256
-    decoded_bytes: int = 1 << 30
+    decoding_bytes: int = 2304 << 20
+    found_bytes: int = 1152 << 20
     view_patches: int = 4096
     picture_patches: int = 65536
     threads: int = 2
@@ -74,8 +79,19 @@ class Found:
 
 
 Outcome = Found | Exception
-_Opened = Decoded | int | Exception
-"""A picture, or the bytes that it will take, or what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A picture whose header was read.
+
+    `decoding`: bytes that it takes for as long as it is decoded; `kept`: from then until its answer
+    is written. `decoded`: where that has been done.
+    """
+
+    decoding: int
+    kept: int
+    decoded: Decoded | None = None
 
 
 class Service:
@@ -91,10 +107,11 @@ class Service:
         observe: Observe = lambda views, seconds: None,
     ) -> None:
         self.capacity = capacity
-        self.decoded = Budget(capacity.decoded_bytes)
+        self.decoding = Budget(capacity.decoding_bytes)
+        self.kept = Budget(capacity.found_bytes)
         self.batcher = Batcher(models, largest=capacity.batch, observe=observe)
         self.pictures = 0
-        self._model = models[0]
+        self._models, self._model = models, models[0]
         self._decoders = ThreadPoolExecutor(capacity.threads, "decode")
         self._encoders = ThreadPoolExecutor(capacity.threads, "encode")
 
@@ -116,43 +133,49 @@ class Service:
         Leave at any time, by cancelling, and what has not begun is dropped. Raises `Busy`, and
         `ImageTooLarge` when the pictures together need more than all the memory that there is.
         """
-        with self._admitted(len(pictures)), self.decoded.loan() as loan:
-            opened = await self.decoding(self._open, pictures, request, loan)
-            needed = sum(each for each in opened if isinstance(each, int))
-            if needed > self.decoded.total:
+        with self._admitted(len(pictures)):
+            opened = await self.in_decoder(self._open, pictures, request)
+            kept = sum(each.kept for each in opened if isinstance(each, _Opened))
+            if kept > self.kept.total:
                 raise ImageTooLarge(
-                    f"the pictures of this request take {needed} bytes once they are decoded; "
-                    f"accepted are {self.decoded.total}"
+                    f"the pictures of this request take {kept} bytes; accepted are "
+                    f"{self.kept.total}"
                 )
-            await loan.extend(needed)
-            work = [
-                self._find(picture, each, request)
-                for picture, each in zip(pictures, opened, strict=True)
-            ]
-            yield await asyncio.gather(*work)
+            async with self.kept.lent(kept):
+                work = [
+                    self._find(picture, each, request)
+                    for picture, each in zip(pictures, opened, strict=True)
+                ]
+                yield await asyncio.gather(*work)
 
     @property
     def failure(self) -> str | None:
         """Why the engine failed the last time; None when it has succeeded since."""
         return self.batcher.failure
 
-    async def try_blank(self, tasks: Sequence[Task], count: int) -> None:
-        """Run blank pictures of the usual size; raises what goes wrong."""
+    async def warm_up(self, tasks: Sequence[Task], count: int) -> None:
+        """Run blank pictures of the usual size through every engine; raises what goes wrong."""
         request = self.request({"tasks": tasks})
-        blank = np.zeros((*request.preprocessing.size, 3), np.uint8)
-        prepared = await self.decoding(self._model.prepare, blank, request)
-        futures = [self.batcher.submit(prepared, request) for _ in range(count)]
-        await asyncio.gather(*map(asyncio.wrap_future, futures))
+        prepared = await self._blank(request)
+        views = np.stack([next(prepared.views())] * count)
+        runs = [asyncio.to_thread(model.forward, views, request) for model in self._models]
+        await asyncio.gather(*runs)
+
+    async def try_blank(self, tasks: Sequence[Task]) -> None:
+        """Ask for a blank picture of the usual size; raises what goes wrong."""
+        request = self.request({"tasks": tasks})
+        future = self.batcher.submit(await self._blank(request), request)
+        await asyncio.wrap_future(future)
 
     def finish(self, found: Found, request: Request) -> Prediction:
         """The answers at the picture's own size; for a thread that is for answers."""
         return self._model.finish(found.decoded.prepared, found.answer.views, request)
 
-    async def decoding(self, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def in_decoder(self, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function in a thread that is for what came in."""
         return await asyncio.wrap_future(self._decoders.submit(decode, *args, **kwargs))
 
-    async def encoding(self, encode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def in_encoder(self, encode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function in a thread that is for answers."""
         return await asyncio.wrap_future(self._encoders.submit(encode, *args, **kwargs))
 
@@ -161,6 +184,10 @@ class Service:
         self.batcher.close()
         self._decoders.shutdown(cancel_futures=True)
         self._encoders.shutdown()
+
+    async def _blank(self, request: Request) -> Prepared:
+        blank = np.zeros((*request.preprocessing.size, 3), np.uint8)
+        return await self.in_decoder(self._model.prepare, blank, request)
 
     @contextmanager
     def _admitted(self, pictures: int) -> Iterator[None]:
@@ -175,44 +202,55 @@ class Service:
         finally:
             self.pictures -= pictures
 
-    async def _find(self, picture: bytes, opened: _Opened, request: Request) -> Outcome:
+    async def _find(self, picture: bytes, opened: _Opened | Exception, request: Request) -> Outcome:
         if isinstance(opened, Exception):
             return opened
         try:
-            if isinstance(opened, int):
-                opened = await self.decoding(self._decode, picture, request)
-            future = self.batcher.submit(opened.prepared, request)
-            return Found(opened, await asyncio.wrap_future(future))
+            decoded = opened.decoded or await self._decoded(picture, opened.decoding, request)
+            future = self.batcher.submit(decoded.prepared, request)
+            return Found(decoded, await asyncio.wrap_future(future))
         # Whatever one picture brings about, the others of the request are answered.
         except Exception as error:
             return error
+
+    async def _decoded(self, picture: bytes, memory: int, request: Request) -> Decoded:
+        await self.decoding.take(memory)
+        # Who leaves does not stop the thread, so the memory is free when that has ended.
+        future = self._decoders.submit(self._decode, picture, request)
+        future.add_done_callback(lambda _: self.decoding.give(memory))
+        return await asyncio.wrap_future(future)
 
     def _decode(self, picture: bytes, request: Request) -> Decoded:
         start = time.monotonic()
         prepared = self._model.prepare(picture, request)
         return Decoded(prepared, start, time.monotonic() - start)
 
-    def _open(self, pictures: Sequence[bytes], request: Request, loan: Loan) -> list[_Opened]:
+    def _open(self, pictures: Sequence[bytes], request: Request) -> list[_Opened | Exception]:
         """Read the headers.
 
         A picture that is alone is decoded by the same thread, where there is memory: waking one
         again takes longer than to read a header.
         """
-        opened: list[_Opened] = []
+        opened: list[_Opened | Exception] = []
         for picture in pictures:
             try:
-                memory = self._memory_of(picture, request)
-                at_once = len(pictures) == 1 and loan.extend_at_once(memory)
-                opened.append(self._decode(picture, request) if at_once else memory)
+                each = self._memory_of(picture, request)
+                if len(pictures) == 1 and self.decoding.take_at_once(each.decoding):
+                    try:
+                        each = replace(each, decoded=self._decode(picture, request))
+                    finally:
+                        self.decoding.give(each.decoding)
+                opened.append(each)
             # As in `_find`.
             except Exception as error:
                 opened.append(error)
         return opened
 
-    def _memory_of(self, picture: bytes, request: Request) -> int:
-        """Bytes of the pixels, of the network's input, of what it gives and of the answers.
+    def _memory_of(self, picture: bytes, request: Request) -> _Opened:
+        """Bytes of decoding, and of the network's input, of what it gives and of the answers.
 
-        EXIF orientation may swap the sides, which changes none of them.
+        Raises `ImageTooLarge` for what the memory is too small for. EXIF orientation may swap the
+        sides, which changes none of them.
         """
         height, width = image_size(picture, request.limits)
         geometry, tiling = self._model.frame((height, width), request)
@@ -228,10 +266,16 @@ class Service:
                 f"the network would see {tiling.views} windows of {rows}x{columns} patches; "
                 f"accepted are {limits.picture_patches} patches in all"
             )
-        per_pixel = _RGB + sum(_BYTES_PER_PIXEL.get(head.task, 0) for head in request.heads)
+        decoding = _DECODING * height * width + _RESIZING * height * geometry.resized[1]
+        if decoding > self.decoding.total:
+            raise ImageTooLarge(
+                f"decoding a picture of {width}x{height} takes {decoding} bytes; accepted are "
+                f"{self.decoding.total}"
+            )
+        per_pixel = sum(_BYTES_PER_PIXEL.get(head.task, 0) for head in request.heads)
         inputs = _CHANNELS * geometry.input[0] * geometry.input[1]
         given = tiling.views * self._floats_of_view(rows, columns, request)
-        return per_pixel * height * width + inputs + _FLOAT * given
+        return _Opened(decoding, per_pixel * height * width + inputs + _FLOAT * given)
 
     def _floats_of_view(self, rows: int, columns: int, request: Request) -> int:
         """How many numbers the backbone and the heads give for so many patches."""

@@ -45,7 +45,10 @@ Precision = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
-        min=1, envvar="CLSSPEC_THREADS", help="Threads of the engine; all cores unless given."
+        min=1,
+        max=1024,
+        envvar="CLSSPEC_THREADS",
+        help="Threads of the engine; all cores unless given.",
     ),
 ]
 Size = Annotated[

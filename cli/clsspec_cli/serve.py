@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
+import signal
 import sys
 from typing import Annotated
 
@@ -61,8 +62,8 @@ Memory = Annotated[
     typer.Option(
         min=1,
         envvar="CLSSPEC_MAX_DECODED_MB",
-        help="MiB of pictures, masks and depth in work, where others wait, and of answers being "
-        "sent, where others are answered by 429.",
+        help="MiB of pictures while they are decoded, and half as many of what is found in them: "
+        "others wait. And half as many of answers being sent: others get 429.",
     ),
 ]
 Patches = Annotated[
@@ -120,7 +121,7 @@ def serve(
     max_pixels: options.MaxPixels = 89_478_485,
     max_patches: Patches = 4096,
     max_body_mb: Body = 64,
-    max_decoded_mb: Memory = 1024,
+    max_decoded_mb: Memory = 2304,
     timeout: Seconds = 30.0,
     drain: Drain = 0.0,
     url_host: UrlHosts = None,
@@ -136,6 +137,9 @@ def serve(
     from clsspec_serve.predictor import start
     from clsspec_serve.service import Capacity
 
+    # Before the server runs nobody else listens, and process 1 of a container ignores what nobody
+    # listens to.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     keys = tuple(api_key or ())
     if keys and no_auth:
         raise UsageError("--api-key and --no-auth contradict each other")
@@ -144,7 +148,7 @@ def serve(
     settings = Settings(
         body_bytes=max_body_mb << 20,
         bodies_bytes=max(512, max_body_mb) << 20,
-        answers_bytes=max_decoded_mb << 20,
+        answers_bytes=max_decoded_mb << 19,
         pictures=max_images,
         pixels=max_pixels,
         seconds=timeout,
@@ -156,7 +160,8 @@ def serve(
     capacity = Capacity(
         batch=batch_size,
         pictures=max_pending,
-        decoded_bytes=max_decoded_mb << 20,
+        decoding_bytes=max_decoded_mb << 20,
+        found_bytes=max_decoded_mb << 19,
         view_patches=max_patches,
         picture_patches=16 * max_patches,
         threads=max(each * replicas, 2),

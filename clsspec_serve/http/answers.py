@@ -59,7 +59,7 @@ class Writer:
         prediction = results[0].outcome
         if isinstance(prediction, Problem):
             raise TypeError("a picture that failed has no PNG and no npy")
-        headers = {"Clsspec-Geometry": geometry_text(prediction.geometry)}
+        headers = {"Clsspec-Geometry": geometry_text(delivery.geometry(prediction.geometry))}
         if form == "npy":
             (array,) = delivery.apply(prediction.arrays).values()
             return Body(npy(array), media_type, headers)
@@ -75,7 +75,7 @@ class Writer:
             if isinstance(result.outcome, Problem):
                 texts[f"{before}error"] = result.outcome.model_dump_json()
                 continue
-            geometry = geometry_text(result.outcome.geometry)
+            geometry = geometry_text(delivery.geometry(result.outcome.geometry))
             texts[f"{before}geometry"] = geometry
             if not before:
                 headers["Clsspec-Geometry"] = geometry
@@ -93,10 +93,15 @@ class Writer:
         return encode_picture(pca_picture(array, prediction.geometry), ".png"), {}
 
 
-def check_form(form: Form, asked: Request) -> None:
-    """Raise `UsageError` where PNG, or npy, is to hold more than the one array that it can."""
+def check_form(form: Form, asked: Request, delivery: Delivery) -> None:
+    """Raise `UsageError` where PNG, or npy, is to hold more than the one array that it can.
+
+    And where a PNG is to show what is done with features afterwards, which it does not.
+    """
     if form not in ALONE:
         return
+    if form == "png" and delivery != Delivery():
+        raise UsageError("pool, normalize and dtype are for arrays; png has none of them")
     if len(asked.names) != 1:
         raise UsageError(
             f"{form} is for one array, not {', '.join(asked.names)}; choose one with tasks and "

@@ -66,7 +66,8 @@ def create_app(models: Sequence[Model], capacity: Capacity, settings: Settings) 
     gauges: dict[str, tuple[str, Callable[[], float]]] = {
         "pictures_in_work": ("Pictures taken and not answered.", lambda: service.pictures),
         "views_waiting": ("Views that wait for an engine.", lambda: service.batcher.waiting),
-        "decoded_bytes": ("Memory set aside for pictures.", lambda: service.decoded.used),
+        "decoding_bytes": ("For pictures in decoding.", lambda: service.decoding.used),
+        "found_bytes": ("For what is shown to the network and found.", lambda: service.kept.used),
         "body_bytes": ("Of bodies, and of pictures fetched, in work.", lambda: intake.quota.used),
         "answer_bytes": ("Of the bodies that are being sent.", lambda: work.answers.used),
     }

@@ -24,6 +24,8 @@ from clsspec_serve.errors import (
 PROTOCOL = "/v2"
 """Under it all is as the Open Inference Protocol has it, the body and the status of errors too."""
 UNFORESEEN = "the server failed; its log says why, under this request_id"
+_LONGEST = 1000
+"""Letters of a message, which may quote what a client sent."""
 RETRY_AFTER = 1
 """Seconds that a client is asked to wait where there is too much to do."""
 
@@ -47,6 +49,7 @@ _OF_STATUS = {
     422: "invalid_request",
     424: "not_fetched",
     429: "busy",
+    431: "too_large",
     503: "unavailable",
     504: "timeout",
 }
@@ -103,7 +106,7 @@ def describe(error: Exception, request_id: str) -> Problem:
         message = one_line(error)
     return Problem(
         type=word or _OF_STATUS.get(status, "internal_error"),
-        message=message,
+        message=message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...",
         request_id=request_id,
     )
 
@@ -150,4 +153,8 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def _first_problem(error: RequestValidationError) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"][1:])
-    return f"{name}: {first['msg']}" if name else str(first["msg"])
+    if first["type"] == "extra_forbidden":
+        return f"there is no option {name} here; /docs has those of every route"
+    given = first.get("input")
+    words = f"{first['msg']}, not {given!r}" if isinstance(given, str) else str(first["msg"])
+    return f"{name}: {words}" if name else words

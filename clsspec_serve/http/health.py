@@ -28,17 +28,22 @@ class Health:
         self._probed = 0.0
 
     async def warm_up(self) -> None:
-        """Run each task on blank pictures, alone and in a full batch; then be ready."""
+        """Run each task on blank pictures, alone and in a full batch; then be ready.
+
+        Ends early when the server is to stop.
+        """
         heads = [head.task for head in self._service.manifest.heads]
         asked: list[tuple[Task, ...]] = [("cls", "patches"), *((task,) for task in heads)]
         start = time.monotonic()
         try:
             for tasks in asked:
                 for count in sorted({1, self._service.capacity.batch}):
-                    await self._service.try_blank(tasks, count)
+                    if self._state == "warming up":
+                        await self._service.warm_up(tasks, count)
         # It may work later: until then the readiness probe says what is wrong.
         except Exception:
             SERVER.exception("the warm-up failed")
+            await self._probe()
         if self._state == "warming up":
             self._state = None
         self.warmed_up.set()
@@ -64,7 +69,7 @@ class Health:
     async def _probe(self) -> None:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self._service.try_blank(("cls",), 1)
+                await self._service.try_blank(("cls",))
         # What it raises is what `failure` says then.
         except Exception as error:
             SERVER.warning("the engine failed again: %s", one_line(error))

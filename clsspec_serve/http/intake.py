@@ -19,7 +19,7 @@ from clsspec_serve.http.errors import Refused
 from clsspec_serve.http.json_request import read_json
 from clsspec_serve.http.multipart import parse_multipart
 from clsspec_serve.http.observation import Departed
-from clsspec_serve.http.quota import Hold, Quota
+from clsspec_serve.http.quota import Quota
 from clsspec_serve.http.remote.links import Link
 from clsspec_serve.http.settings import Settings
 
@@ -32,9 +32,9 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture or where one is, and its file's name where it has one."""
+    """An encoded picture, where one is, or why there is none; its file's name where it has one."""
 
-    data: bytes | Link
+    data: bytes | Link | Refused
     name: str | None = None
 
 
@@ -80,15 +80,20 @@ class Intake:
     async def body(self, request: Request) -> AsyncIterator[bytes]:
         """The whole body; its bytes count as long as the block lasts.
 
-        Raises `Refused` (408, 413), `Busy` where there are too many bytes in work, and `Departed`.
+        Raises `Refused` (408, 413, 415), `Busy` where there are too many bytes in work, and
+        `Departed`.
         """
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise Refused(415, "a compressed body; accepted is one without Content-Encoding")
         content = bytearray()
         with self.quota.held() as hold:
-            self._reach(hold, _announced(request))
+            self._check(_announced(request))
             try:
                 async with asyncio.timeout(self._settings.seconds):
                     async for chunk in request.stream():
-                        self._reach(hold, len(content) + len(chunk))
+                        self._check(len(content) + len(chunk))
+                        hold.reach(len(content) + len(chunk))
                         content += chunk
             except TimeoutError:
                 limit = self._settings.seconds
@@ -99,11 +104,10 @@ class Intake:
             content.clear()
             yield body
 
-    def _reach(self, hold: Hold, amount: int) -> None:
+    def _check(self, amount: int) -> None:
         if amount > self._settings.body_bytes:
             limit = self._settings.body_bytes
-            raise Refused(413, f"the body is longer than {limit} bytes")
-        hold.reach(amount)
+            raise Refused(413, f"the body is longer than {limit} bytes (--max-body-mb)")
 
 
 def pictures_of(content_type: str, body: bytes, settings: Settings) -> list[Picture]:
@@ -121,7 +125,7 @@ def pictures_of(content_type: str, body: bytes, settings: Settings) -> list[Pict
             f"content type {kind}; accepted are image/*, application/octet-stream, "
             "multipart/form-data and application/json",
         )
-    empty = not pictures or not pictures[0].data
+    empty = not any(picture.data for picture in pictures)
     require_pictures(0 if empty else len(pictures), settings.pictures)
     return pictures
 
@@ -141,34 +145,39 @@ def require_pictures(count: int, most: int) -> None:
 
 
 def pictures_in(texts: Sequence[str], most: int) -> list[Picture]:
-    """Pictures, or where they are; raises `Refused`, which says of several which one."""
+    """Pictures, where they are, or why there are none; raises `Refused` for too many."""
     require_pictures(len(texts), most)
-    pictures = []
-    for index, text in enumerate(texts):
-        try:
-            pictures.append(Picture(_in_text(text)))
-        except Refused as error:
-            if len(texts) == 1:
-                raise
-            raise Refused(error.status, f"picture {index}: {error}") from error
-    return pictures
+    return [Picture(_in_text(text)) for text in texts]
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes of base64 or of a `data:` URI that holds it; raises `Refused`."""
+    """The bytes of base64 or of a `data:` URI that holds it; raises `Refused`.
+
+    Line breaks and spaces do not count.
+    """
     if text[:5].lower() == "data:":
         header, comma, text = text.partition(",")
         if not comma or not header.lower().endswith(";base64"):
             raise Refused(422, "a data URI without base64; accepted is data:image/...;base64,...")
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Refused(422, f"an image is not base64: {error}") from error
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        start = text[:20] + ("..." if len(text) > 20 else "")
+        raise Refused(
+            422,
+            f"an image is not base64: it begins with {start!r}; accepted is standard base64 with "
+            "its padding, or data:image/...;base64,...",
+        ) from None
 
 
-def _in_text(text: str) -> bytes | Link:
+def _in_text(text: str) -> bytes | Link | Refused:
     # No base64 has a colon. Which addresses are followed is not decided here.
-    return Link(text) if _ADDRESS.match(text) else decode_base64(text)
+    if _ADDRESS.match(text):
+        return Link(text)
+    try:
+        return decode_base64(text)
+    except Refused as error:
+        return error
 
 
 def _kind(content_type: str) -> str:

@@ -36,9 +36,7 @@ def json_body(
 
 
 def _found(prediction: Prediction, delivery: Delivery, heads: Sequence[AnyHead]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"geometry": prediction.geometry.to_dict()}
-    if delivery.pool > 1:
-        entry["pool"] = delivery.pool
+    entry: dict[str, Any] = {"geometry": delivery.geometry(prediction.geometry).to_dict()}
     for name, array in delivery.apply(prediction.arrays).items():
         if name == "segment":
             entry[name] = _segment(array, require_head(heads, SegmentationHead))

@@ -37,7 +37,7 @@ class Keys:
         ):
             await self._app(scope, receive, send)
             return
-        error = Refused(401, "an API key is needed, as Authorization: Bearer or X-API-Key")
+        error = Refused(401, "a valid API key is needed, as Authorization: Bearer or X-API-Key")
         await problem_response(error, scope)(scope, receive, send)
 
     def _has_key(self, headers: Headers) -> bool:

@@ -16,15 +16,17 @@ MEDIA_TYPES: dict[Form, str] = {
 }
 
 
-def choose(asked: Form | None, accept: str | None, forms: Sequence[Form]) -> Form:
+def choose(asked: Form | None, accept: str | None, forms: Sequence[Form], reason: str = "") -> Form:
     """One of `forms`, of which the first is the default; raises `Refused` (406).
+
+    `reason`: why there are no others, for the message.
 
     Of the forms that the header likes best the first is taken; what it does not speak of is not
     acceptable (RFC 9110, 12.5.1).
     """
     if asked is not None:
         if asked not in forms:
-            raise Refused(406, f"format {asked}; accepted here are {', '.join(forms)}")
+            raise Refused(406, f"format {asked}; accepted here{reason} are {', '.join(forms)}")
         return asked
     if not accept:
         return forms[0]
@@ -33,7 +35,7 @@ def choose(asked: Form | None, accept: str | None, forms: Sequence[Form]) -> For
     best = max(qualities)
     if best <= 0:
         types = ", ".join(MEDIA_TYPES[form] for form in forms)
-        raise Refused(406, f"nothing in Accept: {accept[:200]}; accepted here are {types}")
+        raise Refused(406, f"nothing in Accept: {accept[:200]}; accepted here{reason} are {types}")
     return forms[qualities.index(best)]
 
 

@@ -128,14 +128,19 @@ class OpenAI:
         limits = ImageLimits(work.settings.pixels)
         asked = work.service.request({"tasks": ("cls",), "limits": limits})
         async with self._intake.body(request) as body:
-            pictures, encoding = await work.service.decoding(self._read, body)
 
-            def write(results: Sequence[Result]) -> Body:
-                # With partly=False all of them are predictions.
-                found = [each.outcome for each in results if isinstance(each.outcome, Prediction)]
-                return self._written([prediction.cls for prediction in found], encoding)
+            async def answered() -> Body:
+                pictures, encoding = await work.service.in_decoder(self._read, body)
 
-            answer, _ = await work.done(request, pictures, asked, write, partly=False)
+                def write(results: Sequence[Result]) -> Body:
+                    # With partly=False all of them are predictions.
+                    outcomes = [each.outcome for each in results]
+                    found = [each.cls for each in outcomes if isinstance(each, Prediction)]
+                    return self._written(found, encoding)
+
+                return (await work.done(request.scope, pictures, asked, write, partly=False))[0]
+
+            answer = await work.in_time(request, answered())
         return work.response(answer)
 
     def _read(self, body: bytes) -> tuple[list[Picture], Encoding]:

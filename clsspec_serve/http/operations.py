@@ -20,11 +20,13 @@ def operations(health: Health, metrics: Metrics) -> APIRouter:
     """The routes."""
     router = APIRouter(tags=["operations"])
 
+    @router.head("/health/live", include_in_schema=False)
     @router.get("/health/live")
     async def live() -> State:
         """Whether the process answers at all."""
         return State(status="live")
 
+    @router.head("/health/ready", include_in_schema=False)
     @router.get("/health/ready", responses=documented(503))
     async def ready() -> State:
         """Whether requests should come here; if not, why."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,12 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from clsspec_serve.choices import DType, Form, Policy, Task
 from clsspec_serve.colour import parse_colour
 from clsspec_serve.delivery import Delivery
+from clsspec_serve.errors import UsageError
 from clsspec_serve.images import ImageLimits
 from clsspec_serve.layers import parse_layers, parse_tasks
 from clsspec_serve.request import Options
 from clsspec_serve.transform import parse_size
-
-_SIDE = Field(ge=0, le=1 << 16)
 
 
 class Seen(BaseModel):
@@ -89,9 +90,20 @@ class DenseFeatures(Features):
 class Windows(Shown):
     """How a map at the picture's own size is made."""
 
-    window: Annotated[int | None, _SIDE] = None
-    stride: Annotated[int | None, Field(ge=1, le=1 << 16)] = None
-    flip: bool | None = None
+    window: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=1 << 16,
+            description="Side, in pixels of the network's input, of windows; 0 for none.",
+        ),
+    ] = None
+    stride: Annotated[
+        int | None, Field(ge=1, le=1 << 16, description="Step of the windows, in such pixels.")
+    ] = None
+    flip: Annotated[
+        bool | None, Field(description="The mean with the answer to the mirror image.")
+    ] = None
 
     def options(self, tasks: tuple[Task, ...], pixels: int) -> Options:
         return {
@@ -127,3 +139,13 @@ class Everything(DenseFeatures, Windows):
 def tasks_of(text: str | None, default: tuple[Task, ...]) -> tuple[Task, ...]:
     """`tasks=`; raises `UsageError`."""
     return default if text is None else parse_tasks(text)
+
+
+def refuse_repeated(given: Sequence[tuple[str, str]]) -> None:
+    """Raise `UsageError` where a query has an option twice, of which only one would count."""
+    counts = Counter(name for name, _ in given)
+    for name, count in counts.items():
+        if count > 1:
+            raise UsageError(
+                f"{name} is given {count} times; accepted is once, with commas between several"
+            )

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from clsspec_serve.errors import Busy
+from clsspec_serve.http.errors import Refused
 
 
 class Quota:
@@ -34,7 +35,12 @@ class Hold:
     bytes: int = 0
 
     def reach(self, amount: int) -> None:
-        """Hold `amount` bytes, unless it is more already; raises `Busy`."""
+        """Hold `amount` bytes, unless it is more already.
+
+        Raises `Busy`, and `Refused` (413) for more than all that there are.
+        """
+        if amount > self.quota.total:
+            raise Refused(413, f"this takes {amount} bytes; accepted are {self.quota.total}")
         more = max(amount - self.bytes, 0)
         used = self.quota.used
         if used + more > self.quota.total:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clsspec_serve.errors import UsageError
 from clsspec_serve.images import DEFAULT_MAX_PIXELS
 
 
@@ -19,11 +20,12 @@ class Settings:
     `keys`: one of them is asked for; without any, none is. `url_hosts`: from where pictures are
     fetched that are given by address, as `AllowedHost.parse` reads them; each of them may have
     `body_bytes` and take `fetch_seconds`. Without any host, none is fetched.
+    Raises `UsageError` for a key that no header can carry.
     """
 
     body_bytes: int = 64 << 20
     bodies_bytes: int = 512 << 20
-    answers_bytes: int = 1 << 30
+    answers_bytes: int = 1152 << 20
     pictures: int = 32
     pixels: int = DEFAULT_MAX_PIXELS
     seconds: float = 30.0
@@ -32,3 +34,8 @@ class Settings:
     keys: tuple[str, ...] = ()
     url_hosts: tuple[str, ...] = ()
     fetch_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        for key in self.keys:
+            if not key or not key.isprintable() or " " in key:
+                raise UsageError("an API key is empty, or has spaces or control characters")

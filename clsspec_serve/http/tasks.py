@@ -83,21 +83,27 @@ class Tasks:
         tasks: tuple[Task, ...],
         forms: Sequence[Form],
     ) -> Response:
+        options.refuse_repeated(request.query_params.multi_items())
         delivery = query.delivery()
         work = self._work
         asked = work.service.request(query.options(tasks, work.settings.pixels))
         async with self._intake.body(request) as body:
-            kind = request.headers.get("content-type", "")
-            pictures = await self._pictures(kind, body)
-            several = len(pictures) > 1
-            left = [form for form in forms if not (several and form in ALONE)]
-            form = self._form(request, query.format, left)
-            check_form(form, asked)
 
-            def write(results: Sequence[Result]) -> Body:
-                return self._writer.write(results, form, delivery)
+            async def answered() -> tuple[Body, bool]:
+                kind = request.headers.get("content-type", "")
+                pictures = await self._pictures(kind, body)
+                several = len(pictures) > 1
+                left = [form for form in forms if not (several and form in ALONE)]
+                reason = " for several pictures" if len(left) < len(forms) else ""
+                form = self._form(request, query.format, left, reason)
+                check_form(form, asked, delivery)
 
-            answer, whole = await work.done(request, pictures, asked, write, partly=True)
+                def write(results: Sequence[Result]) -> Body:
+                    return self._writer.write(results, form, delivery)
+
+                return await work.done(request.scope, pictures, asked, write, partly=True)
+
+            answer, whole = await work.in_time(request, answered())
         return work.response(answer, 200 if whole else PARTLY)
 
     async def _pictures(self, kind: str, body: bytes) -> list[Picture]:
@@ -105,11 +111,13 @@ class Tasks:
         if is_raw(kind):
             return pictures_of(kind, body, settings)
         # There is something to be parsed, which may be long.
-        return await self._work.service.decoding(pictures_of, kind, body, settings)
+        return await self._work.service.in_decoder(pictures_of, kind, body, settings)
 
     @staticmethod
-    def _form(request: Request, asked: Form | None, forms: Sequence[Form]) -> Form:
-        return choose(asked, request.headers.get("accept"), forms)
+    def _form(
+        request: Request, asked: Form | None, forms: Sequence[Form], reason: str = ""
+    ) -> Form:
+        return choose(asked, request.headers.get("accept"), forms, reason)
 
 
 def _documents(forms: Sequence[Form]) -> dict[str, Any]:

@@ -44,9 +44,17 @@ class Work:
         """The answer that sends a body."""
         return BodyResponse(body, status, self.settings.seconds, self.answers)
 
+    async def in_time(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` returns, of a request whose body has been read to its end.
+
+        Raises `TimeoutError`, and `Departed` when the client left; the work is cancelled.
+        """
+        async with asyncio.timeout(self.settings.seconds):
+            return await _unless_departed(request, work)
+
     async def done(
         self,
-        request: Request,
+        scope: Any,
         pictures: Sequence[Picture],
         asked: Asked,
         write: Write[T],
@@ -55,24 +63,8 @@ class Work:
     ) -> tuple[T, bool]:
         """What `write` makes of the results, and whether all pictures were answered.
 
-        Maps are written in a thread.
-
-        For after the body has been read to its end. Raises the first picture's error where all of
-        them failed, or any, unless `partly`; `TimeoutError`; and `Departed` when the client left.
+        Raises the first picture's error where all of them failed, or any, unless `partly`.
         """
-        async with asyncio.timeout(self.settings.seconds):
-            return await _unless_departed(
-                request, self._done(request.scope, pictures, asked, write, partly)
-            )
-
-    async def _done(
-        self,
-        scope: Any,
-        pictures: Sequence[Picture],
-        asked: Asked,
-        write: Write[T],
-        partly: bool,
-    ) -> tuple[T, bool]:
         times: Times = scope["times"]
         request_id: str = scope["request_id"]
 
@@ -94,8 +86,8 @@ class Work:
         async with self._found(pictures, asked, times) as outcomes:
             _note_times(outcomes, times)
             with times.measured("encode"):
-                if _has_maps(asked):
-                    return await self.service.encoding(written, outcomes)
+                if _has_maps(asked) or len(pictures) > 1:
+                    return await self.service.in_encoder(written, outcomes)
                 # A few numbers are written sooner than a thread is woken.
                 return written(outcomes)
 
@@ -163,11 +155,11 @@ def _named(error: Exception, finished: Sequence[Prediction | Exception]) -> Exce
 async def _unless_departed(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns; it is cancelled, and `Departed` raised, when the client leaves."""
     here = asyncio.current_task()
-    departed = False
+    departed = finished = False
 
     def cancel(leaving: asyncio.Task[None]) -> None:
         nonlocal departed
-        if here is not None and not leaving.cancelled():
+        if here is not None and not finished and not leaving.cancelled():
             departed = True
             here.cancel()
 
@@ -180,7 +172,7 @@ async def _unless_departed(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise Departed from None
         raise
     finally:
-        leaving.remove_done_callback(cancel)
+        finished = True  # a callback that is on its way comes too late
         leaving.cancel()
 
 

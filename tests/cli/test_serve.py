@@ -99,7 +99,7 @@ def test_a_second_signal_does_not_wait(bundle: Path) -> None:
         assert server.process.poll() is None
         assert httpx.get(f"{server.url}/health/live", trust_env=False).status_code == 200
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(SECONDS) == 0
+        assert server.process.wait(SECONDS) == 1
 
 
 def test_on_an_open_address_a_key_is_made_and_printed(bundle: Path) -> None:
@@ -201,7 +201,8 @@ def test_the_options_reach_the_server(
     assert capacity == Capacity(
         batch=5,
         pictures=7,
-        decoded_bytes=2 << 20,
+        decoding_bytes=2 << 20,
+        found_bytes=1 << 20,
         view_patches=50,
         picture_patches=800,
         threads=6,
@@ -209,7 +210,7 @@ def test_the_options_reach_the_server(
     assert settings == Settings(
         body_bytes=1 << 20,
         bodies_bytes=512 << 20,
-        answers_bytes=2 << 20,
+        answers_bytes=1 << 20,
         pictures=4,
         pixels=99,
         seconds=9,
@@ -217,3 +218,10 @@ def test_the_options_reach_the_server(
         keys=("k",),
         url_hosts=("example.org",),
     )
+
+
+def test_an_empty_key_opens_nothing(clsspec: Clsspec, bundle: Path) -> None:
+    """As from a variable of the shell that is not set."""
+    result = clsspec("serve", "--model", bundle, "--host", "0.0.0.0", "--api-key", "")
+    assert result.code == 2
+    assert result.error() == "an API key is empty, or has spaces or control characters"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,8 +10,7 @@ from clsspec_serve.budget import Budget
 
 
 async def holding(budget: Budget, amount: int, order: list[int], end: asyncio.Event) -> None:
-    with budget.loan() as loan:
-        await loan.extend(amount)
+    async with budget.lent(amount):
         order.append(amount)
         await end.wait()
 
@@ -24,10 +24,7 @@ async def settled() -> None:
 def test_what_fits_is_lent_at_once_and_comes_back() -> None:
     async def run() -> None:
         budget = Budget(10)
-        with budget.loan() as first, budget.loan() as second:
-            await first.extend(4)
-            await second.extend(1)
-            await second.extend(5)
+        async with budget.lent(4), budget.lent(6):
             assert budget.used == 10
         assert budget.used == 0
 
@@ -80,18 +77,35 @@ def test_who_is_cancelled_just_when_its_turn_comes_gives_it_back() -> None:
         second.cancel()  # lent to it already, but it has not woken up
         await asyncio.gather(first, second, return_exceptions=True)
         assert budget.used == 0
-        with budget.loan() as loan:
-            assert loan.extend_at_once(10)
+        assert budget.take_at_once(10)
 
     asyncio.run(run())
 
 
 def test_more_than_there_is_is_refused() -> None:
     async def run() -> None:
-        with Budget(10).loan() as loan:
-            await loan.extend(4)
-            with pytest.raises(ValueError, match="11 bytes of 10"):
-                await loan.extend(7)
+        with pytest.raises(ValueError, match="11 bytes of 10"):
+            async with Budget(10).lent(11):
+                pass
+
+    asyncio.run(run())
+
+
+def test_who_leaves_in_the_moment_in_which_memory_is_given_back_takes_none_along() -> None:
+    """Cancelled first, then given back, before either of the tasks runs again."""
+
+    async def run() -> None:
+        budget, order, end = Budget(100), [], asyncio.Event()
+        assert budget.take_at_once(60)
+        waiting = asyncio.create_task(holding(budget, 50, order, end))
+        await settled()
+        waiting.cancel()
+        budget.give(60)
+        (left,) = await asyncio.gather(waiting, return_exceptions=True)
+        assert isinstance(left, asyncio.CancelledError)
+        await settled()
+        assert budget.used == 0
+        assert budget.take_at_once(100)
 
     asyncio.run(run())
 
@@ -99,13 +113,13 @@ def test_more_than_there_is_is_refused() -> None:
 def test_at_once_there_is_only_what_is_free_and_nobody_waits_for() -> None:
     async def run() -> None:
         budget, order, end = Budget(10), [], asyncio.Event()
-        with budget.loan() as loan:
-            assert loan.extend_at_once(6)
-            assert not loan.extend_at_once(5)
-            waiting = asyncio.create_task(holding(budget, 9, order, end))
-            await settled()
-            assert not loan.extend_at_once(1)
-            assert budget.used == 6
+        assert budget.take_at_once(6)
+        assert not budget.take_at_once(5)
+        waiting = asyncio.create_task(holding(budget, 9, order, end))
+        await settled()
+        assert not budget.take_at_once(1)
+        assert budget.used == 6
+        budget.give(6)
         end.set()
         await waiting
         assert order == [9]
@@ -114,31 +128,34 @@ def test_at_once_there_is_only_what_is_free_and_nobody_waits_for() -> None:
     asyncio.run(run())
 
 
-def test_a_thread_that_comes_too_late_is_lent_nothing() -> None:
-    budget = Budget(10)
-    with budget.loan() as loan:
-        pass
-    assert not loan.extend_at_once(1)
-    assert budget.used == 0
-
-
-def test_loans_of_threads_and_of_coroutines_never_exceed_the_total() -> None:
-    budget = Budget(100)
+def test_threads_and_coroutines_that_come_and_go_never_exceed_the_total_and_leave_nothing() -> None:
+    budget, chance = Budget(100), random.Random(5)
     most = 0
 
-    async def one(pool: ThreadPoolExecutor, amount: int) -> None:
+    def in_a_thread(amount: int) -> None:
         nonlocal most
-        with budget.loan() as loan:
-            at_once = pool.submit(loan.extend_at_once, amount)
-            if not await asyncio.wrap_future(at_once):
-                await loan.extend(amount)
+        if budget.take_at_once(amount):
+            most = max(most, budget.used)
+            budget.give(amount)
+
+    async def one(amount: int, pool: ThreadPoolExecutor) -> None:
+        nonlocal most
+        pool.submit(in_a_thread, amount)
+        async with budget.lent(amount):
             most = max(most, budget.used)
             await asyncio.sleep(0)
-        assert loan.amount == amount
 
     async def run() -> None:
         with ThreadPoolExecutor(4) as pool:
-            await asyncio.gather(*(one(pool, 1 + 7 * index % 60) for index in range(400)))
+            tasks = []
+            for index in range(2000):
+                tasks.append(asyncio.create_task(one(1 + 7 * index % 60, pool)))
+                if index % 3 == 0:
+                    await asyncio.sleep(0)
+                if index % 2:
+                    chance.choice(tasks[-20:]).cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await settled()
 
     asyncio.run(run())
     assert budget.used == 0

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from clsspec_serve.errors import UsageError
@@ -110,3 +111,20 @@ def test_other_keys_and_types_are_refused_by_name(change: dict[str, object]) -> 
 def test_a_geometry_that_contradicts_itself_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="geometry"):
         Geometry.from_dict(PADDED.to_dict() | change)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 40])
+def test_pooled_cells_lie_where_their_patches_do(side: int) -> None:
+    pooled = PADDED.pooled(side)
+    assert pooled.grid == tuple(-(-length // side) for length in PADDED.grid)
+    for row in range(PADDED.grid[0]):
+        for column in range(PADDED.grid[1]):
+            y, x = PADDED.patch_to_image(row, column)
+            cell = pooled.image_to_patch(y, x)
+            seen = PADDED.image_to_patch(y, x)
+            assert cell == (None if seen is None else (row // side, column // side))
+    whole = [length // side for length in PADDED.grid]
+    if min(whole) > 0:
+        corners = [PADDED.patch_to_image(0, 0), PADDED.patch_to_image(side - 1, side - 1)]
+        assert pooled.patch_to_image(0, 0) == pytest.approx(np.mean(corners, axis=0))
+    assert Geometry.from_dict(pooled.to_dict()) == pooled

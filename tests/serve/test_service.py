@@ -116,71 +116,97 @@ def test_what_would_be_too_much_for_the_network_is_refused_before_decoding(
     run(load(bundle, threads=1), body, Capacity(view_patches=100, picture_patches=200, threads=2))
 
 
-def test_the_memory_of_pictures_is_set_aside_until_their_answer_is_written(bundle: Path) -> None:
+def test_the_memory_of_what_is_found_is_set_aside_until_the_answer_is_written(bundle: Path) -> None:
     async def body(service: Service) -> None:
         request = service.request({"tasks": ("segment", "depth")})
         async with service.found([png(0), b"bad", png(1, 40, 60)], request):
-            # RGB, two bytes of a mask and four of depth; the network's inputs; and for each patch
-            # three logits and a depth.
+            # Two bytes of a mask and four of depth; the network's inputs; and for each patch three
+            # logits and a depth.
             geometry, _ = service._model.frame((40, 60), request)
             inputs = 4 * (28 * 42 + geometry.input[0] * geometry.input[1])
             given = 4 * (3 + 1) * (2 * 3 + geometry.grid[0] * geometry.grid[1])
-            assert service.decoded.used == 9 * (28 * 42 + 40 * 60) + inputs + given
-        assert service.decoded.used == 0
+            assert service.kept.used == 6 * (28 * 42 + 40 * 60) + inputs + given
+            assert service.decoding.used == 0
+        assert service.kept.used == 0
 
     run(load(bundle, threads=1), body)
 
 
-def test_pictures_that_never_fit_into_the_memory_are_refused(bundle: Path) -> None:
-    async def body(service: Service) -> None:
-        with pytest.raises(ImageTooLarge, match="take 16688 bytes once they are decoded; accepted"):
-            async with service.found([png(0), png(1)], service.request({})):
-                pass
-        assert service.decoded.used == service.pictures == 0
-
-    run(load(bundle, threads=1), body, Capacity(decoded_bytes=16687, threads=2))
-
-
-def test_requests_wait_for_memory_and_are_answered(bundle: Path) -> None:
-    async def body(service: Service) -> None:
-        async def ask(seed: int) -> None:
-            async with service.found([png(seed)], service.request({})) as (outcome,):
-                assert isinstance(outcome, Found)
-                assert service.decoded.used <= service.decoded.total
-
-        await asyncio.gather(*(ask(seed) for seed in range(20)))
-
-    run(load(bundle, threads=1), body, Capacity(decoded_bytes=20000, threads=2))
-
-
-def test_a_picture_alone_waits_for_its_memory_before_it_is_decoded(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("pictures", "capacity", "message"),
+    [
+        (1, Capacity(decoding_bytes=38807), r"decoding a picture of 42x28 takes 38808 bytes"),
+        (2, Capacity(found_bytes=9631), r"the pictures of this request take 9632 bytes; accepted"),
+    ],
+)
+def test_pictures_that_never_fit_into_the_memory_are_refused(
+    bundle: Path, pictures: int, capacity: Capacity, message: str
 ) -> None:
-    """One goes on from its header at once, and the next waits until the first is answered."""
+    async def body(service: Service) -> None:
+        with pytest.raises(ImageTooLarge, match=message):
+            async with service.found([png(0)] * pictures, service.request({})) as (outcome,):
+                raise outcome
+        assert service.decoding.used == service.kept.used == service.pictures == 0
+
+    run(load(bundle, threads=1), body, capacity)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_requests_wait_for_memory_and_are_answered(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """Each picture's memory for decoding is there while it is decoded, and for one at a time."""
     model = load(bundle, threads=1)
-    decoded: list[int] = []
-    prepare = model.prepare
+    prepare, seen = model.prepare, []
 
     async def body(service: Service) -> None:
         def note(picture: Any, request: Any) -> Any:
-            decoded.append(service.decoded.used)
+            seen.append(service.decoding.used)
             return prepare(picture, request)
 
         monkeypatch.setattr(model, "prepare", note)
-        request = service.request({})
-        async with service.found([png(0)], request):
-            second = service.found([png(1)], request)
-            asking = asyncio.create_task(second.__aenter__())
-            await asyncio.sleep(0.2)
-            assert len(decoded) == 1
-        (outcome,) = await asking
-        assert isinstance(outcome, Found)
-        await second.__aexit__(None, None, None)
-        assert len(decoded) == 2
-        assert 10000 > min(decoded) == max(decoded) > 5000
-        assert service.decoded.used == 0
 
-    run(model, body, Capacity(decoded_bytes=10000, threads=2))
+        async def ask(seed: int) -> None:
+            pictures = [png(seed + index) for index in range(together)]
+            async with service.found(pictures, service.request({})) as outcomes:
+                assert all(isinstance(outcome, Found) for outcome in outcomes)
+
+        await asyncio.gather(*(ask(seed) for seed in range(12)))
+        assert service.decoding.used == service.kept.used == 0
+
+    run(model, body, Capacity(decoding_bytes=60000, found_bytes=20000, threads=4))
+    assert seen == [38808] * 12 * together
+
+
+def test_memory_for_decoding_is_free_when_the_thread_has_ended_not_when_the_asker_leaves(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(bundle, threads=1)
+    prepare, release, began = model.prepare, threading.Event(), threading.Event()
+
+    async def body(service: Service) -> None:
+        def wait(picture: Any, request: Any) -> Any:
+            began.set()
+            release.wait(20)
+            return prepare(picture, request)
+
+        monkeypatch.setattr(model, "prepare", wait)
+
+        async def ask() -> None:
+            async with service.found([png(0), png(1)], service.request({})):
+                pass
+
+        task = asyncio.create_task(ask())
+        await asyncio.to_thread(began.wait, 20)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert service.pictures == service.kept.used == 0
+        assert service.decoding.used > 0
+        release.set()
+        while service.decoding.used:
+            await asyncio.sleep(0.01)
+
+    run(model, body)
 
 
 def test_more_pictures_than_may_be_in_work_are_refused_at_once(bundle: Path) -> None:
@@ -236,18 +262,25 @@ def test_who_leaves_gives_everything_back(bundle: Path) -> None:
         assert service.pictures == 1
         release.set()
         await first
-        assert service.decoded.used == service.pictures == 0
+        assert service.kept.used == service.pictures == 0
 
     run(observed(bundle, wait), body)
     assert passes == [1]  # those who left were never computed
 
 
-def test_a_blank_picture_goes_through_every_head(bundle: Path) -> None:
-    passes: list[int] = []
+def test_blank_pictures_go_through_every_head_on_every_engine(bundle: Path) -> None:
+    passes: list[list[int]] = [[], []]
 
-    async def body(service: Service) -> None:
-        await service.try_blank(("segment", "depth", "classify"), 3)
-        assert service.failure is None
+    def noting(index: int) -> Callable[[Arrays], None]:
+        return lambda inputs: passes[index].append(len(inputs["pixels"]))
 
-    run(observed(bundle, lambda inputs: passes.append(len(inputs["pixels"]))), body)
-    assert sum(passes) == 3
+    models = [observed(bundle, noting(index)) for index in (0, 1)]
+
+    async def inside() -> None:
+        service = Service(models, Capacity(threads=2))
+        await service.warm_up(("segment", "depth", "classify"), 3)
+        await service.try_blank(("cls",))
+        await asyncio.to_thread(service.close)
+
+    asyncio.run(inside())
+    assert sorted(passes) == [[3], [3, 1]]

@@ -16,8 +16,8 @@ from clsspec_serve.http.inference_protocol.messages import InferenceResponse, Ou
 from clsspec_serve.http.inference_protocol.tensors import DATATYPES
 from clsspec_serve.predictor import Prediction
 
-MOST_NUMBERS = 1 << 22
-"""In the JSON of an answer: each takes some twenty bytes there, and fifty before it is written."""
+MOST_NUMBERS = 1 << 18
+"""In the JSON of an answer, which is written in one go: of more, other requests would notice."""
 
 
 def answer(model: str, inference: Inference, predictions: Sequence[Prediction]) -> Body:

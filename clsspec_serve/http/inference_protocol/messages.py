@@ -51,11 +51,20 @@ class RequestedOutput(Closed):
 
 
 class RequestParameters(Seen):
-    """How pictures are shown to the network; `binary_data_output`: whether outputs are binary."""
+    """How pictures are shown to the network; `binary_data_output`: whether outputs are binary.
+
+    The others are those of Triton's scheduler, which its clients send to every server; nothing
+    depends on them here.
+    """
 
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
     binary_data_output: bool = False
+    priority: int | None = None
+    timeout: int | None = None
+    sequence_id: int | str | None = None
+    sequence_start: bool | None = None
+    sequence_end: bool | None = None
 
 
 class InferenceRequest(Closed):

@@ -125,26 +125,30 @@ class InferenceProtocol:
         return router
 
     async def _infer(self, request: Request) -> Response:
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise Refused(415, "a compressed body; accepted is one without Content-Encoding")
         work, model = self._work, self._metadata.name
         async with self._intake.body(request) as body:
-            inference = await work.service.decoding(
-                read_inference,
-                body,
-                request.headers.get(HEADER),
-                model,
-                self._outputs,
-                work.settings.pictures,
-            )
-            asked = asked_of(work.service, inference, work.settings.pixels)
 
-            def write(results: Sequence[Result]) -> Body:
-                # With partly=False all of them are predictions.
-                found = [each.outcome for each in results if isinstance(each.outcome, Prediction)]
-                return answer(model, inference, found)
+            async def answered() -> Body:
+                inference = await work.service.in_decoder(
+                    read_inference,
+                    body,
+                    request.headers.get(HEADER),
+                    model,
+                    self._outputs,
+                    work.settings.pictures,
+                )
+                asked = asked_of(work.service, inference, work.settings.pixels)
 
-            written, _ = await work.done(request, inference.pictures, asked, write, partly=False)
+                def write(results: Sequence[Result]) -> Body:
+                    # With partly=False all of them are predictions.
+                    outcomes = [each.outcome for each in results]
+                    found = [each for each in outcomes if isinstance(each, Prediction)]
+                    return answer(model, inference, found)
+
+                pictures = inference.pictures
+                return (await work.done(request.scope, pictures, asked, write, partly=False))[0]
+
+            written = await work.in_time(request, answered())
         return work.response(written)
 
     def _require_known(self, name: str, version: str) -> None:

@@ -122,7 +122,7 @@ def _target(response: httpcore.Response, url: httpx.URL) -> str:
         raise _failed(url, f"HTTP {response.status} that leads nowhere")
     try:
         return str(url.join(location))
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, ValueError) as error:  # the second is urllib's
         raise _failed(url, f"its redirect cannot be read: {one_line(error)}") from error
 
 

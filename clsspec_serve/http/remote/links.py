@@ -37,7 +37,7 @@ class Links:
 
     @asynccontextmanager
     async def followed(
-        self, given: Sequence[bytes | Link], times: Times
+        self, given: Sequence[bytes | Link | Exception], times: Times
     ) -> AsyncIterator[list[bytes | Exception]]:
         """Every picture's bytes, or why there are none; they are held for the block."""
         links = [picture for picture in given if isinstance(picture, Link)]

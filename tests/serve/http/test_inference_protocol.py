@@ -217,3 +217,10 @@ def test_many_classes_are_16_bit_numbers(tmp_path: Path) -> None:
 
 def test_kserves_clients_name_the_model_again(server: Running) -> None:
     assert infer(server, body(PICTURES[0], model_name=NAME, id="7")).json()["id"] == "7"
+
+
+def test_what_tritons_client_says_to_its_own_scheduler_is_no_error(
+    client: triton.InferenceServerClient, model: Model
+) -> None:
+    result = client.infer(NAME, image(PICTURES[0]), priority=1, timeout=5_000_000)
+    np.testing.assert_array_equal(result.as_numpy("cls")[0], model(PICTURES[0]).cls)

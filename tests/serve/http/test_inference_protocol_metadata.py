@@ -108,7 +108,7 @@ def test_all_errors_under_v2_are_the_protocols(bundle: Path) -> None:
         assert set(server.client.get("/v2x").json()["error"]) == {"type", "message", "request_id"}
         with triton_client(server) as client:
             assert client.is_server_live()  # without a key, as load balancers have none
-            with pytest.raises(InferenceServerException, match="an API key is needed"):
+            with pytest.raises(InferenceServerException, match="a valid API key is needed"):
                 client.get_server_metadata()
             assert client.get_model_metadata(NAME, headers={"X-API-Key": "secret"})["name"] == NAME
 

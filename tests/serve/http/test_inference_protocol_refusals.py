@@ -46,7 +46,7 @@ def client(server: Running) -> Iterator[triton.InferenceServerClient]:
     ("parameters", "words"),
     [
         ({"colour": "336699"}, "parameters.colour"),
-        ({"timeout": 5}, "parameters.timeout"),
+        ({"time": 5}, "parameters.time"),
         ({"background": "green"}, "colour 'green'"),
         ({"size": "0"}, "size '0'"),
         ({"resize": "cover"}, "parameters.resize"),

@@ -8,6 +8,7 @@ from http_server import Running, colour_bundle, serving
 from pictures import PHOTO, encoded
 
 from clsspec_serve import load
+from clsspec_serve.errors import UsageError
 from clsspec_serve.http.settings import Settings
 
 PICTURE = encoded(PHOTO, "JPEG")
@@ -59,7 +60,7 @@ def test_anything_else_does_not(server: Running, headers: dict[str, str | bytes]
     assert answer.headers["www-authenticate"] == "Bearer"
     error = answer.json()["error"]
     assert error["type"] == "unauthorized"
-    assert error["message"] == "an API key is needed, as Authorization: Bearer or X-API-Key"
+    assert error["message"] == "a valid API key is needed, as Authorization: Bearer or X-API-Key"
     assert error["request_id"] == answer.headers["x-request-id"]
 
 
@@ -92,3 +93,15 @@ def test_a_body_without_a_key_is_not_read(server: Running) -> None:
 
     answer = httpx.post(f"{server.url}/embed", content=endless(), trust_env=False)
     assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("key", ["", " ", "two words", "line\nbreak"])
+def test_a_key_that_no_header_can_carry_is_refused_before_anything_is_served(key: str) -> None:
+    with pytest.raises(UsageError, match="an API key is empty, or has spaces or control char"):
+        Settings(keys=("good", key))
+
+
+def test_health_is_there_for_those_who_ask_for_its_headers_alone(server: Running) -> None:
+    for path in ("/health/live", "/health/ready"):
+        answer = httpx.head(server.url + path, trust_env=False)
+        assert (answer.status_code, answer.content) == (200, b"")

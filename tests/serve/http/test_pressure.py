@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,10 @@ def embed(server: Running) -> httpx.Response:
 
 def idle(server: Running) -> bool:
     """Nothing is in work, and no memory or body is set aside."""
-    names = ("pictures_in_work", "views_waiting", "decoded_bytes", "body_bytes", "answer_bytes")
+    names = (
+        *("pictures_in_work", "views_waiting", "decoding_bytes", "found_bytes"),
+        *("body_bytes", "answer_bytes"),
+    )
     return all(value(server, f"clsspec_{name}") == 0 for name in names)
 
 
@@ -127,21 +131,34 @@ def test_the_bodies_of_all_requests_together_are_bounded(bundle: Path, gate: Gat
         until(lambda: idle(server))
 
 
+def test_bytes_that_are_announced_and_not_sent_keep_nobody_away(bundle: Path) -> None:
+    settings = Settings(body_bytes=100_000, bodies_bytes=200_000)
+    with serving([load(bundle, threads=1)], settings=settings) as server, ExitStack() as held:
+        for _ in range(8):
+            connection = held.enter_context(raw(server))
+            connection.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        assert embed(server).status_code == 200
+
+
 def test_requests_that_do_not_fit_into_memory_together_wait_for_each_other(
     bundle: Path, gate: Gate
 ) -> None:
-    alone = 3 * 120 * 180 + 4 * 28 * 42 + 4 * 4
-    capacity = Capacity(decoded_bytes=alone, threads=2)
+    pixels = 120 * 180
+    alone = 25 * pixels + 8 * 120 * 42  # decoding, and the rows at the network's width
+    capacity = Capacity(decoding_bytes=alone, threads=2)
     with (
         serving([observed(bundle, gate)], capacity) as server,
         ThreadPoolExecutor(4) as clients,
     ):
         answers = [clients.submit(embed, server) for _ in range(4)]
         assert [done.result(SECONDS).status_code for done in answers] == [200] * 4
-        larger = encoded(PHOTO.resize((200, 180)), "JPEG")
+        larger = encoded(PHOTO.resize((181, 120)), "JPEG")
         answer = server.client.post("/embed", content=larger)
         assert answer.status_code == 413
-        assert "take 112720 bytes once they are decoded" in answer.json()["error"]["message"]
+        message = answer.json()["error"]["message"]
+        assert message == (
+            f"decoding a picture of 181x120 takes {alone + 25 * 120} bytes; accepted are {alone}"
+        )
 
 
 def test_past_its_deadline_a_request_is_answered_so_and_dropped(bundle: Path, gate: Gate) -> None:
@@ -167,7 +184,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(bundle: Path) -> None:
         with raw(server) as connection:
             head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PICTURE)}\r\n\r\n"
             connection.sendall(head.encode() + PICTURE[:100])
-            assert value(server, "clsspec_body_bytes") == len(PICTURE)
+            until(lambda: value(server, "clsspec_body_bytes") == 100)
             assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
         until(lambda: idle(server))
         assert embed(server).status_code == 200

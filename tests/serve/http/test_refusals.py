@@ -47,7 +47,7 @@ def refused(answer: httpx.Response, status: int, kind: str) -> str:
         ("/embed?layers=7", "layer 7 is not in this bundle; it has 1, 0, 0:raw"),
         ("/embed?background=red", "colour 'red'; accepted is RRGGBB, such as ffffff"),
         ("/embed?resize=stretch", "resize: Input should be 'squash', 'crop', 'fit' or 'short'"),
-        ("/embed?pool=2", "pool: Extra inputs are not permitted"),
+        ("/embed?pool=2", "there is no option pool here; /docs has those of every route"),
         ("/embed?format=xml", "format: Input should be"),
         ("/features?pool=0", "pool: Input should be greater than or equal to 1"),
         ("/features?tasks=segment", "segment is no feature; POST /predict has all tasks"),
@@ -60,6 +60,10 @@ def refused(answer: httpx.Response, status: int, kind: str) -> str:
         ("/features?format=npy&tasks=cls,patches", "npy is for one array, not cls, patches"),
         ("/features?format=png&layers=0,1", "png is for one array, not patches_0, patches"),
         ("/features?format=png&tasks=cls", "png is for a patch map, not cls"),
+        ("/features?format=png&pool=2", "pool, normalize and dtype are for arrays; png has none"),
+        ("/depth?dtype=float16", "pool, normalize and dtype are for arrays; png has none"),
+        ("/predict?tasks=cls&tasks=depth", "tasks is given 2 times; accepted is once, with comm"),
+        ("/embed?resize=big", "resize: Input should be 'squash', 'crop', 'fit' or 'short', not 'b"),
     ],
 )
 def test_an_option_that_does_not_fit(server: Running, path: str, message: str) -> None:
@@ -87,7 +91,7 @@ def test_a_form_for_one_picture_is_not_for_two(server: Running) -> None:
     two = [("file", ("a", PICTURE)), ("file", ("b", PICTURE))]
     answer = server.client.post("/segment?format=png", files=two)
     message = refused(answer, 406, "not_acceptable")
-    assert message == "format png; accepted here are npz, safetensors, json"
+    assert message == "format png; accepted here for several pictures are npz, safetensors, json"
 
 
 BODIES: list[tuple[dict[str, Any], int, str, str]] = [
@@ -95,6 +99,10 @@ BODIES: list[tuple[dict[str, Any], int, str, str]] = [
     ({"files": [("file", ("a", b""))]}, 422, "invalid_request", "there is no picture in the body"),
     ({"content": b"text"}, 422, "invalid_image", "image bytes: is not an image; accepted are JPEG"),
     ({"content": PICTURE[:2000]}, 422, "invalid_image", "image bytes: JPEG is truncated"),
+    (
+        {"content": PICTURE, "headers": {"content-encoding": "gzip"}},
+        *(415, "unsupported_media_type", "a compressed body; accepted is one without Content-Enc"),
+    ),
     (
         {"content": PICTURE, "headers": {"content-type": "text/plain"}},
         *(415, "unsupported_media_type", "content type text/plain; accepted are image/*"),
@@ -190,3 +198,10 @@ def test_the_next_good_request_is_right_after_all_that(server: Running) -> None:
     for body, *_ in BODIES[:-1]:
         server.client.post("/embed", **body)
         assert server.client.post("/embed?format=npy", content=PICTURE).content == wanted
+
+
+def test_a_message_quotes_only_the_beginning_of_what_was_sent(server: Running) -> None:
+    answer = server.client.post("/embed", json={"x" * 100_000: 1})
+    message = refused(answer, 422, "invalid_request")
+    assert len(message) < 1010
+    assert message.endswith("...")

@@ -131,13 +131,27 @@ def test_features_come_pooled_normalized_and_in_half_precision(
         np.testing.assert_array_equal(found[name], array)
 
 
+@pytest.mark.parametrize("form", ["npy", "npz", "safetensors", "json"])
+def test_the_geometry_is_that_of_the_pooled_map(server: Running, model: Model, form: str) -> None:
+    answer = post(server, f"/features?tasks=patches&pool=3&format={form}")
+    wanted = model(WIDE).geometry.pooled(3)
+    assert wanted.patch == 42
+    if form == "json":
+        found = answer.json()["results"][0]["geometry"]
+    else:
+        found = json.loads(answer.headers["clsspec-geometry"])
+    assert Geometry.from_dict(found) == wanted
+    if form == "npz":
+        assert json.loads(str(npz(answer)["geometry"])) == found
+
+
 def test_features_as_json_have_maps_in_base64(server: Running, model: Model) -> None:
     (result,) = post(server, "/features?format=json&dtype=float16&pool=2").json()["results"]
     wanted = Delivery(2, dtype="float16").apply(model(WIDE).arrays)
     patches = result["patches"]
     found = np.frombuffer(base64.b64decode(patches["base64"]), patches["dtype"])
     np.testing.assert_array_equal(found.reshape(patches["shape"]), wanted["patches"])
-    assert result["pool"] == 2
+    assert Geometry.from_dict(result["geometry"]) == model(WIDE).geometry.pooled(2)
 
 
 def test_segment_gives_an_indexed_png_of_the_pictures_own_size(
@@ -301,6 +315,24 @@ def test_a_bad_picture_among_several_spoils_its_own_answer_only(
     assert text["error"]["request_id"] == answer.headers["x-request-id"]
     np.testing.assert_allclose(np.float32(good["cls"]), model(WIDE).cls, rtol=1e-6)
     np.testing.assert_allclose(np.float32(last["cls"]), model(TALL).cls, rtol=1e-6)
+
+
+def test_a_picture_that_is_no_base64_or_empty_spoils_its_own_answer_too(
+    server: Running, model: Model
+) -> None:
+    good = base64.b64encode(WIDE).decode()
+    wrapped = base64.encodebytes(WIDE).decode()
+    assert "\n" in wrapped[:-1]
+    answer = server.client.post("/embed", json={"images": ["", "%%%", good, wrapped]})
+    assert answer.status_code == 207
+    empty, bad, first, second = answer.json()["results"]
+    assert "is empty" in empty["error"]["message"]
+    assert bad["error"]["message"] == (
+        "an image is not base64: it begins with '%%%'; accepted is standard base64 with its "
+        "padding, or data:image/...;base64,..."
+    )
+    for each in (first, second):
+        np.testing.assert_allclose(np.float32(each["cls"]), model(WIDE).cls, rtol=1e-6)
 
 
 def test_an_archive_says_which_picture_was_bad(server: Running) -> None:

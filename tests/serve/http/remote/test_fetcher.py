@@ -250,9 +250,11 @@ def test_what_announces_too_much_is_not_read(
 def test_no_more_bytes_are_taken_than_there_is_room_for(
     internet: Internet, own: Certificate
 ) -> None:
-    quota = Quota(len(CONTENT) - 1)
-    with quota.held() as hold, pytest.raises(Busy):
-        fetch(internet, own, hold=hold)
+    quota = Quota(len(CONTENT))
+    with quota.held() as other, quota.held() as hold:
+        other.reach(1)
+        with pytest.raises(Busy):
+            fetch(internet, own, hold=hold)
     assert quota.used == 0
 
 
