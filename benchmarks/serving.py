@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +99,10 @@ def cpu_seconds(pid: int) -> float:
 def started(command: Sequence[str], port: int, path: str, form: str) -> Iterator[Server]:
     """A server, once it answers."""
     process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     server = Server(process.pid, port, path, form)
     try:
@@ -108,6 +111,9 @@ def started(command: Sequence[str], port: int, path: str, form: str) -> Iterator
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+        # LitServe's workers outlive it, and keep a core busy.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def under_load(server: Server, pictures: int, count: int) -> Load:
