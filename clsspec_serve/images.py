@@ -6,6 +6,9 @@ here directly, without `Image.open`: the limit is `ImageLimits.max_pixels` alone
 header. A few plugins look at Pillow's bound by themselves: WebP, TIFF and GIF pictures of more than
 twice `PIL.Image.MAX_IMAGE_PIXELS` are refused whatever the limit says, unless the process raises
 that too, and TIFF and GIF ones of more than once that cause Pillow's warning.
+
+A picture's size bounds what it takes to read, except where a few bytes make a decoder take any
+amount. Such files are refused by their headers, before Pillow reads them: `_refuse_bombs`.
 """
 
 from __future__ import annotations
@@ -32,6 +35,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from clsspec_serve.bombs.jpeg import refuse_jpeg
+from clsspec_serve.bombs.jpeg2000 import refuse_jpeg2000
+from clsspec_serve.bombs.packed_text import refuse_plain_ppm, refuse_png
+from clsspec_serve.bombs.tiff import refuse_tiff
 from clsspec_serve.colour import to_rgb
 from clsspec_serve.errors import ImageError, ImageTooLarge, UsageError, one_line
 
@@ -185,9 +192,14 @@ def _open(stream: _Reader, name: str) -> ImageFile.ImageFile:
     kind = _identify(prefix)
     if kind is None:
         raise ImageError(f"{name}: is not an image; accepted are {_FORMAT_NAMES}")
-    stream.seek(0)
     try:
+        _refuse_bombs(stream, kind, prefix, name)
+        stream.seek(0)
         image = kind(stream)
+        if kind is Jpeg2KImagePlugin.Jpeg2KImageFile:
+            refuse_jpeg2000(_whole(stream), image.width * image.height, name)
+    except ImageError:
+        raise
     # Plugins raise whatever the first thing was that hostile data broke.
     except Exception as error:
         raise ImageError(
@@ -242,3 +254,27 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return one_line(error)
+
+
+def _refuse_bombs(
+    stream: _Reader, kind: type[ImageFile.ImageFile], prefix: bytes, name: str
+) -> None:
+    """Raise ImageError for what takes far more time or memory than its size and its bytes say.
+
+    JPEG 2000 is looked at apart, since that needs the size that Pillow has found.
+    """
+    if kind is _Jpeg:
+        refuse_jpeg(_whole(stream), name)
+    elif kind is PngImagePlugin.PngImageFile:
+        refuse_png(_whole(stream), name)
+    elif kind is TiffImagePlugin.TiffImageFile:
+        refuse_tiff(stream, name)
+    elif prefix[:2] in (b"P1", b"P2", b"P3"):
+        refuse_plain_ppm(_whole(stream), name)
+
+
+def _whole(stream: _Reader) -> bytes:
+    if isinstance(stream.raw, io.BytesIO):
+        return stream.raw.getvalue()
+    stream.seek(0)
+    return stream.read()
