@@ -135,7 +135,7 @@ def test_the_memory_of_what_is_found_is_set_aside_until_the_answer_is_written(bu
 @pytest.mark.parametrize(
     ("pictures", "capacity", "message"),
     [
-        (1, Capacity(decoding_bytes=38807), r"decoding a picture of 42x28 takes 38808 bytes"),
+        (1, Capacity(decoding_bytes=39983), r"decoding a picture of 42x28 takes 39984 bytes"),
         (2, Capacity(found_bytes=9631), r"the pictures of this request take 9632 bytes; accepted"),
     ],
 )
@@ -175,7 +175,7 @@ def test_requests_wait_for_memory_and_are_answered(
         assert service.decoding.used == service.kept.used == 0
 
     run(model, body, Capacity(decoding_bytes=60000, found_bytes=20000, threads=4))
-    assert seen == [38808] * 12 * together
+    assert seen == [39984] * 12 * together
 
 
 def test_memory_for_decoding_is_free_when_the_thread_has_ended_not_when_the_asker_leaves(

@@ -144,7 +144,7 @@ def test_requests_that_do_not_fit_into_memory_together_wait_for_each_other(
     bundle: Path, gate: Gate
 ) -> None:
     pixels = 120 * 180
-    alone = 25 * pixels + 8 * 120 * 42  # decoding, and the rows at the network's width
+    alone = 26 * pixels + 8 * 120 * 42  # decoding, and the rows at the network's width
     capacity = Capacity(decoding_bytes=alone, threads=2)
     with (
         serving([observed(bundle, gate)], capacity) as server,
@@ -157,7 +157,7 @@ def test_requests_that_do_not_fit_into_memory_together_wait_for_each_other(
         assert answer.status_code == 413
         message = answer.json()["error"]["message"]
         assert message == (
-            f"decoding a picture of 181x120 takes {alone + 25 * 120} bytes; accepted are {alone}"
+            f"decoding a picture of 181x120 takes {alone + 26 * 120} bytes; accepted are {alone}"
         )
 
 
