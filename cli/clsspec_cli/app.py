@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from clsspec_cli.analyze import analyze
+from clsspec_cli.batch import batch
 from clsspec_cli.depth import depth
 from clsspec_cli.evaluate import evaluate
 from clsspec_cli.export import export
@@ -37,6 +38,7 @@ for command in (
     segment,
     depth,
     view,
+    batch,
     serve,
     export,
     fit,

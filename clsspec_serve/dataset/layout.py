@@ -1,0 +1,73 @@
+"""Where each answer goes: vectors into tables, maps of one grid into arrays, the rest into tars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clsspec_serve.choices import DType
+from clsspec_serve.errors import UsageError
+from clsspec_serve.heads import AnyHead, ClassificationHead, DepthHead, SegmentationHead
+from clsspec_serve.pictures.depths import depth_scale
+from clsspec_serve.pictures.masks import VOID_BYTE
+from clsspec_serve.predictor import Model
+from clsspec_serve.request import Request
+
+_ANY = (64, 64)
+"""A picture's size, where the grid is that of every picture."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the answers, by what becomes of them.
+
+    `vectors`: columns of a table, with their lengths. `maps`: arrays of maps, with their shapes
+    (h, w, D). `files`: a file for each picture, by name, with its suffix. `heads`: what made masks
+    and depth. `dtype`: of the floats.
+    """
+
+    vectors: dict[str, int]
+    maps: dict[str, tuple[int, int, int]]
+    files: dict[str, str]
+    heads: tuple[AnyHead, ...]
+    dtype: DType
+
+    @property
+    def map_bytes(self) -> int:
+        """Of the maps of one picture."""
+        item = 2 if self.dtype == "float16" else 4
+        return sum(item * h * w * d for h, w, d in self.maps.values())
+
+
+def layout_of(model: Model, request: Request, dtype: DType) -> Layout:
+    """The layout for a request; raises `UsageError` for what no file can hold."""
+    width = model.manifest.architecture.embed_dim
+    patches = [output.name for output in request.outputs if output.kind == "patches"]
+    vectors = {output.name: width for output in request.outputs if output.kind == "cls"}
+    files: dict[str, str] = {}
+    for head in request.heads:
+        if isinstance(head, ClassificationHead):
+            vectors[head.task] = len(head.classes)
+        elif isinstance(head, SegmentationHead):
+            if len(head.classes) > VOID_BYTE:
+                raise UsageError(
+                    f"masks are PNGs of up to {VOID_BYTE} classes, this head has "
+                    f"{len(head.classes)}"
+                )
+            files[head.task] = ".segment.png"
+        elif isinstance(head, DepthHead):
+            depth_scale(head.maximum)
+            files[head.task] = ".depth.png"
+    grid = _one_grid(model, request)
+    if grid is None:
+        files |= {name: f".{name}.npy" for name in patches}
+    maps = dict.fromkeys(patches, (*grid, width)) if grid else {}
+    return Layout(vectors, maps, files, request.heads, dtype)
+
+
+def _one_grid(model: Model, request: Request) -> tuple[int, int] | None:
+    """The grid of every picture, where the way to bring pictures to size has only one."""
+    policy = request.policy or request.preprocessing.policy
+    if policy not in ("squash", "crop"):
+        return None
+    geometry, _ = model.frame(_ANY, request)
+    return geometry.grid

@@ -1,0 +1,189 @@
+"""A run's folder: what is to be done, what is done, and that it is still the same run.
+
+run.json              the fingerprint and the layout; written when the listing is complete
+listing/0.parquet     the pictures, in order; --append adds 1.parquet, ...
+rows/, samples/, NAME.zarr/    the results, see `sinks`
+shards/000000.json    the record of a shard that is done
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from clsspec_serve.choices import DType
+from clsspec_serve.dataset.fingerprint import differences
+from clsspec_serve.dataset.layout import Layout
+from clsspec_serve.dataset.listing import Item, Listing, difference, write_listing
+from clsspec_serve.dataset.shards import Record, read_records
+from clsspec_serve.dataset.sinks.maps import write_metadata
+from clsspec_serve.dataset.sources.source import Source
+from clsspec_serve.dataset.trees import Tree, writing_to
+from clsspec_serve.errors import DatasetError, OutputError, first_problem
+from clsspec_serve.schema import Count, Positive, Strict
+
+STATE = "run.json"
+SCHEMA_VERSION = 1
+
+
+class Part(Strict):
+    """A listing: its file, how many pictures and shards it has, and the sha256 of what it says."""
+
+    file: str
+    pictures: Count
+    shards: Count
+    sha256: str
+
+
+class State(Strict):
+    """What `run.json` says."""
+
+    schema_version: int = SCHEMA_VERSION
+    source: str
+    fingerprint: dict[str, str]
+    dtype: DType
+    shard_size: Positive
+    vectors: dict[str, Positive]
+    maps: dict[str, tuple[Positive, Positive, Positive]]
+    files: dict[str, str]
+    parts: tuple[Part, ...]
+
+    @property
+    def shards(self) -> int:
+        """How many there are in all."""
+        return sum(part.shards for part in self.parts)
+
+    @property
+    def pictures(self) -> int:
+        """How many there are in all."""
+        return sum(part.pictures for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that can be worked on."""
+
+    tree: Tree
+    state: State
+
+    def items(self, shard: int) -> list[Item]:
+        """The pictures of a shard, in order."""
+        for part in self.state.parts:
+            if shard < part.shards:
+                with self.tree.open(part.file) as stream:
+                    return Listing(stream).shard(shard)
+            shard -= part.shards
+        raise IndexError(shard)
+
+    def all_items(self) -> Iterator[Item]:
+        """The pictures of all shards."""
+        for part in self.state.parts:
+            with self.tree.open(part.file) as stream:
+                yield from Listing(stream)
+
+    def records(self) -> dict[int, Record]:
+        """Of the shards that are done."""
+        return read_records(self.tree)
+
+
+def is_run(tree: Tree) -> bool:
+    """Whether a folder is a run's."""
+    return tree.exists(STATE)
+
+
+def begin(
+    tree: Tree,
+    name: str,
+    fingerprint: Mapping[str, str],
+    layout: Layout,
+    shard_size: int,
+) -> State:
+    """Make a new folder that of a run, without pictures so far; raises `OutputError`."""
+    if tree.exists("") and next(tree.walk(), None) is not None:
+        raise OutputError(f"{tree.name} has files and no {STATE}; accepted is a new folder")
+    state = State(
+        source=name,
+        fingerprint=dict(fingerprint),
+        dtype=layout.dtype,
+        shard_size=shard_size,
+        vectors=layout.vectors,
+        maps=layout.maps,
+        files=layout.files,
+        parts=(),
+    )
+    _write_state(tree, state)
+    return state
+
+
+def resume(
+    tree: Tree,
+    source: Source,
+    fingerprint: Mapping[str, str],
+    layout: Layout,
+    *,
+    append: bool = False,
+) -> Run:
+    """Go on with a run: list its pictures, or see that they are the same.
+
+    Raises `DatasetError` where the fingerprint or the source is not the same any more, and says in
+    what. With `append` pictures that are new in the source are added as further shards.
+    """
+    state = read_state(tree)
+    found = differences(state.fingerprint, fingerprint)
+    if found:
+        raise DatasetError(f"{tree.name} was begun otherwise: {'; '.join(found)}")
+    run = Run(tree, state)
+    with tree.scratch() as folder:
+        file = folder / "listing.parquet"
+        now = _list(source.items(), file, len(state.parts), state.shard_size)
+        if not now.pictures:
+            raise DatasetError(f"{state.source}: has no pictures")
+        if [now.sha256] == [part.sha256 for part in state.parts]:
+            return run
+        if state.parts:
+            with file.open("rb") as stream:
+                listed = Listing(stream)
+                if not append:
+                    words = difference(run.all_items(), listed)
+                    if words is None:
+                        return run
+                    raise DatasetError(
+                        f"{state.source} is not what it was when {tree.name} was begun: {words}; "
+                        "--append takes new pictures"
+                    )
+                known = {item.id for item in run.all_items()}
+                new = (item for item in listed if item.id not in known)
+                file = folder / "more.parquet"
+                now = _list(new, file, len(state.parts), state.shard_size)
+        if not now.pictures:
+            return run
+        tree.place(file, now.file)
+    longer = state.model_copy(update={"parts": (*state.parts, now)})
+    write_metadata(tree, layout, longer.shards, state.shard_size)
+    # The last step: from here on there are more pictures.
+    _write_state(tree, longer)
+    return Run(tree, longer)
+
+
+def read_state(tree: Tree) -> State:
+    """What `run.json` says; raises `DatasetError`."""
+    try:
+        return State.model_validate_json(tree.read(STATE))
+    except (OSError, ValueError) as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise DatasetError(f"{tree.name}/{STATE} cannot be read: {reason}") from error
+
+
+def _list(items: Iterator[Item], file: Path, number: int, shard_size: int) -> Part:
+    with writing_to(str(file)):
+        listed = write_listing(items, file, shard_size)
+    shards = -(-listed.count // shard_size)
+    name = f"listing/{number}.parquet"
+    return Part(file=name, pictures=listed.count, shards=shards, sha256=listed.sha256)
+
+
+def _write_state(tree: Tree, state: State) -> None:
+    tree.write(STATE, state.model_dump_json(indent=1).encode() + b"\n")

@@ -1,0 +1,55 @@
+"""A shard's record: what it wrote, which is the last thing that it writes."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from clsspec_serve.dataset.trees import Tree
+from clsspec_serve.manifest import File
+from clsspec_serve.schema import Count, Strict
+
+FOLDER = "shards"
+
+
+class Record(Strict):
+    """A finished shard: its number, how many pictures it has, and its files by path.
+
+    `failures`: how many of the pictures gave nothing, by kind.
+    """
+
+    shard: Count
+    pictures: Count
+    failures: dict[str, Count] = Field(default_factory=dict)
+    files: dict[str, File]
+
+    @property
+    def failed(self) -> int:
+        """How many of the pictures gave nothing."""
+        return sum(self.failures.values())
+
+
+def stem(shard: int) -> str:
+    """What a shard's files are called; the names are in the order of the shards up to a million."""
+    return f"{shard:06}"
+
+
+def record_path(shard: int) -> str:
+    """Where the record of a shard is."""
+    return f"{FOLDER}/{stem(shard)}.json"
+
+
+def write_record(tree: Tree, record: Record) -> None:
+    """From here on the shard is done."""
+    tree.write(record_path(record.shard), record.model_dump_json(indent=1).encode() + b"\n")
+
+
+def read_records(tree: Tree) -> dict[int, Record]:
+    """Of all shards that are done, by number."""
+    if not tree.exists(FOLDER):
+        return {}
+    found = [
+        Record.model_validate_json(tree.read(entry.path))
+        for entry in tree.walk(FOLDER)
+        if entry.path.endswith(".json")
+    ]
+    return {record.shard: record for record in found}

@@ -1,0 +1,53 @@
+"""Files of pictures, such as masks, depth and maps of many grids: WebDataset, a tar each shard."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from clsspec_serve.dataset.rows import Row
+from clsspec_serve.dataset.shards import stem
+
+FOLDER = "samples"
+
+
+class Samples:
+    """`samples/000000.tar`: of each picture its files, named for its row, and `.json`.
+
+    That has the `id`, and the `geometry`. Pictures that failed are not in it.
+    """
+
+    def __init__(self, folder: Path, shard: int, first_row: int) -> None:
+        self._path = folder / "samples.tar"
+        self._name = f"{FOLDER}/{stem(shard)}.tar"
+        self._row = first_row
+        self._archive = tarfile.open(self._path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def add(self, row: Row) -> None:
+        """See `Sink`."""
+        if row.geometry is not None:
+            about = {"id": row.item.id, "geometry": row.geometry.to_dict()}
+            self._write(".json", json.dumps(about).encode())
+            for suffix, content in row.files.items():
+                self._write(suffix, content)
+        self._row += 1
+
+    def finish(self) -> Mapping[str, Path]:
+        """See `Sink`."""
+        self._archive.close()
+        return {self._name: self._path}
+
+    def close(self) -> None:
+        """Of a shard that is given up."""
+        with suppress(OSError):
+            self._archive.close()
+
+    def _write(self, suffix: str, content: bytes) -> None:
+        # Without times and owners: the same pictures give the same bytes.
+        member = tarfile.TarInfo(f"{self._row:012}{suffix}")
+        member.size = len(content)
+        self._archive.addfile(member, io.BytesIO(content))

@@ -1,0 +1,1 @@
+"""Where pictures come from: files, WebDataset tars, Parquet tables; here or in an object store."""

@@ -1,0 +1,45 @@
+"""Pictures that are files of their own: a folder, those that a pattern fits, or a list of paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from clsspec_serve.dataset.listing import Item
+from clsspec_serve.dataset.sources.source import Changed, Unreadable, text_of
+from clsspec_serve.dataset.trees import Entry, Tree
+from clsspec_serve.errors import one_line
+
+
+class Files:
+    """Files of a tree; their paths are their ids. An entry with a negative size is not there."""
+
+    def __init__(self, tree: Tree, entries: Iterable[Entry]) -> None:
+        self._tree, self._entries = tree, entries
+
+    def items(self) -> Iterator[Item]:
+        """See `Source`."""
+        for entry in self._entries:
+            problem = None if entry.size >= 0 else "there is no such file"
+            yield Item(
+                text_of(entry.path),
+                entry.path,
+                size=entry.size,
+                version=entry.version,
+                problem=problem,
+            )
+
+    def read(self, item: Item) -> bytes:
+        """See `Source`."""
+        return read_file(self._tree, item)
+
+
+def read_file(tree: Tree, item: Item) -> bytes:
+    """A whole file, which has to be the one that was listed; raises `Unreadable`."""
+    try:
+        content = tree.read(item.file)
+        entry = tree.entry(item.file)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror or one_line(error)}") from error
+    if (entry.size, entry.version) != (item.size, item.version) or len(content) != item.size:
+        raise Changed("was changed after it had been listed")
+    return content

@@ -1,0 +1,103 @@
+"""What SOURCE on the command line means."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from fnmatch import translate
+from pathlib import PurePosixPath
+
+from clsspec_serve.dataset.sources.files import Files
+from clsspec_serve.dataset.sources.source import Source, is_picture
+from clsspec_serve.dataset.sources.tables import Tables
+from clsspec_serve.dataset.sources.tars import Tars
+from clsspec_serve.dataset.trees import Entry, Tree, open_tree
+from clsspec_serve.errors import DatasetError, UsageError
+
+_CONTAINERS = (".tar", ".parquet")
+_PATTERN = re.compile(r"[*?\[]")
+
+
+def find_source(text: str, column: str | None = None) -> Source:
+    """The pictures of a folder, of the files that a pattern fits, or of the one file.
+
+    Files are pictures, tars of pictures, or Parquet tables with a `column` of them; a `.txt` is a
+    list of paths, one on each line, relative to its own folder. Of a folder everything below it is
+    taken. All of it may be in an object store. Raises `UsageError` and `DatasetError`.
+    """
+    try:
+        return _found(text, column)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DatasetError(f"{text}: cannot be read: {reason}") from error
+
+
+def _found(text: str, column: str | None) -> Source:
+    folder, _, name = text.rstrip("/").rpartition("/")
+    if _PATTERN.search(text):
+        root = _fixed(text)
+        tree = open_tree(root or ".")
+        fits = re.compile(translate(text[len(root) :].lstrip("/")))
+        entries = [entry for entry in tree.walk() if fits.match(entry.path)]
+        return _of(text, tree, entries, column)
+    if "://" not in text and os.path.isdir(text):
+        tree = open_tree(text)
+        return _of(text, tree, list(tree.walk()), column)
+    tree = open_tree(folder or ("/" if text.startswith("/") else "."))
+    try:
+        entry = tree.entry(name)
+    except FileNotFoundError:
+        if "://" not in text:
+            raise DatasetError(f"{text}: there is no such folder or file") from None
+        tree = open_tree(text)
+        return _of(text, tree, list(tree.walk()), column)
+    if name.endswith(".txt"):
+        return Files(tree, _listed(tree, name))
+    return _of(text, tree, [entry], column)
+
+
+def _of(text: str, tree: Tree, entries: list[Entry], column: str | None) -> Source:
+    """Whatever there is; several kinds at once are not guessed at."""
+    kinds = {
+        "pictures": [entry for entry in entries if is_picture(entry.path)],
+        **{kind: [entry for entry in entries if entry.path.endswith(kind)] for kind in _CONTAINERS},
+    }
+    there = {kind: found for kind, found in kinds.items() if found}
+    if len(there) > 1:
+        counts = ", ".join(f"{len(found)} {kind}" for kind, found in there.items())
+        raise DatasetError(f"{text}: has {counts}; name one kind with a pattern, such as '*.tar'")
+    if not there:
+        raise DatasetError(
+            f"{text}: has no pictures, no .tar and no .parquet among {len(entries)} files"
+        )
+    ((kind, found),) = there.items()
+    if column is not None and kind != ".parquet":
+        raise UsageError(f"--column is for Parquet tables; {text} has {kind}")
+    if kind == ".tar":
+        return Tars(tree, found)
+    return Tables(tree, found, column) if kind == ".parquet" else Files(tree, found)
+
+
+def _fixed(pattern: str) -> str:
+    """The folders of a pattern up to the first one that is a pattern."""
+    parts = pattern.split("/")
+    until = next(index for index, part in enumerate(parts) if _PATTERN.search(part))
+    return "/".join(parts[:until]) or ("/" if pattern.startswith("/") else "")
+
+
+def _listed(tree: Tree, name: str) -> Iterator[Entry]:
+    seen: set[str] = set()
+    for line in tree.read(name).decode("utf-8", "surrogateescape").splitlines():
+        path = line.strip()
+        if not path:
+            continue
+        if path in seen:
+            raise DatasetError(f"{name}: has {path} twice")
+        seen.add(path)
+        if PurePosixPath(path).is_absolute() and "://" in tree.name:
+            raise DatasetError(f"{name}: has {path}; accepted are paths relative to {tree.name}")
+        try:
+            yield tree.entry(path)
+        except OSError:
+            yield Entry(path, -1, "")

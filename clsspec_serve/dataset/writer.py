@@ -1,0 +1,61 @@
+"""The rows of a shard, as they come → its files, and its record when all of them are in place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+
+from clsspec_serve.bundle import describe
+from clsspec_serve.dataset.layout import Layout
+from clsspec_serve.dataset.rows import Row
+from clsspec_serve.dataset.shards import Record, write_record
+from clsspec_serve.dataset.sinks.maps import Maps
+from clsspec_serve.dataset.sinks.samples import Samples
+from clsspec_serve.dataset.sinks.sink import Sink
+from clsspec_serve.dataset.sinks.table import Table
+from clsspec_serve.dataset.trees import Tree, writing_to
+
+
+class ShardWriter:
+    """Writes one shard; `close` at any time leaves nothing of it behind but what is in place."""
+
+    def __init__(self, tree: Tree, layout: Layout, shard: int, shard_size: int) -> None:
+        self._tree, self._shard = tree, shard
+        self._pictures, self._failures = 0, Counter[str]()
+        self._open = ExitStack()
+        folder = self._open.enter_context(tree.scratch())
+        first = shard * shard_size
+        self._sinks: list[Sink] = [Table(folder, shard, first, layout)]
+        if layout.maps:
+            self._sinks.append(Maps(folder, shard, shard_size, layout))
+        if layout.files:
+            samples = Samples(folder, shard, first)
+            self._open.callback(samples.close)
+            self._sinks.append(samples)
+
+    def add(self, row: Row) -> None:
+        """The next row."""
+        self._pictures += 1
+        if row.failure is not None:
+            self._failures[row.failure.kind] += 1
+        with writing_to(self._tree.name):
+            for sink in self._sinks:
+                sink.add(row)
+
+    def finish(self) -> Record:
+        """Put the files in place, and the record last."""
+        files = {}
+        with writing_to(self._tree.name):
+            for sink in self._sinks:
+                for name, file in sink.finish().items():
+                    files[name] = describe(file)
+                    self._tree.place(file, name)
+        failures = dict(sorted(self._failures.items()))
+        record = Record(shard=self._shard, pictures=self._pictures, failures=failures, files=files)
+        write_record(self._tree, record)
+        self.close()
+        return record
+
+    def close(self) -> None:
+        """Remove the scratch folder."""
+        self._open.close()

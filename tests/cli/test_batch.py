@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from command_line import Clsspec, features_of, save_picture
+
+PICTURES = 5
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for index in range(PICTURES):
+        save_picture(tmp_path / "set" / f"{index}.png", index)
+    (tmp_path / "set" / "broken.png").write_bytes(b"no picture")
+    return tmp_path / "set"
+
+
+def test_a_data_set_becomes_a_table_and_the_summary_says_what_failed(
+    clsspec: Clsspec, tiny_bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = clsspec("batch", source, "--out", out, "--model", tiny_bundle, "--tasks", "cls")
+    assert result.code == 0, result.err
+    *_, summary = result.err.splitlines()
+    assert summary.startswith(f"{out}: 6 pictures in 1 shards, ")
+    assert summary.endswith(" images/s; 1 failed: 1 no picture")
+    found = pq.read_table(out / "rows").to_pylist()
+    assert [row["id"] for row in found] == [*(f"{index}.png" for index in range(5)), "broken.png"]
+    for index in range(PICTURES):
+        np.testing.assert_allclose(found[index]["cls"], features_of(index)["cls"], rtol=1e-6)
+
+
+def test_the_options_reach_the_run(
+    clsspec: Clsspec, tiny_bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = (
+        *("--layers", "0:raw", "--dtype", "float16", "--shard-size", "2", "--batch-size", "3"),
+        *("--size", "56x70", "--resize", "crop", "--background", "102030", "--max-pixels", "9999"),
+        *("--engine", "onnxruntime", "--threads", "1", "--readers", "3"),
+    )
+    result = clsspec("batch", source, "--out", out, "--model", tiny_bundle, *options)
+    assert result.code == 0, result.err
+    text = (out / "run.json").read_text()
+    for part in (
+        *('"answers": "cls_0_raw, patches_0_raw"', '"size": "56x70"', '"resize": "crop"'),
+        *('"dtype": "float16"', '"shard-size": "2"', '"batch-size": "3"'),
+        *('"background": "102030"', '"max-pixels": "9999"'),
+    ):
+        assert part in text
+    assert len(list((out / "shards").iterdir())) == 3
+
+
+def test_too_many_failures_end_the_run_with_one_line(
+    clsspec: Clsspec, tiny_bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    command = ("batch", source, "--out", tmp_path / "out", "--model", tiny_bundle)
+    result = clsspec(*command, "--max-errors", "0")
+    assert result.code == 1
+    assert result.err.splitlines()[-1].startswith(
+        "clsspec: 1 pictures failed, the last one broken.png: is not an image; accepted are JPEG"
+    )
+    assert result.err.splitlines()[-1].endswith("; accepted are 0 (--max-errors)")
+    assert clsspec(*command, "--max-errors", "1").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("no/such",), 1, "no/such: there is no such folder or file"),
+        (("set", "--tasks", "segment"), 2, "this bundle has no head for segment"),
+        (("set", "--column", "image"), 2, "--column is for Parquet tables"),
+        (("set", "--size", "big"), 2, "size 'big'; accepted is HxW in pixels"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    clsspec: Clsspec,
+    tiny_bundle: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(source.parent)
+    result = clsspec("batch", *arguments, "--out", "out", "--model", tiny_bundle)
+    assert result.code == code
+    assert result.error().startswith(message) or message in result.error()
+
+
+def test_without_its_extra_the_command_says_what_installs_it(
+    clsspec: Clsspec, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = clsspec("batch", source, "--out", tmp_path / "out")
+    assert result.code == 2
+    assert result.error() == (
+        'this command needs pyarrow, zarr; install with: pip install "clsspec-serve[dataset]"'
+    )
+
+
+def test_an_interrupt_says_how_to_go_on(
+    clsspec: Clsspec,
+    tiny_bundle: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from clsspec_serve.predictor import Model
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    command = ("batch", source, "--out", tmp_path / "out", "--model", tiny_bundle)
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "forward", interrupted)
+        result = clsspec(*command)
+    assert result.code == 130
+    assert result.err.splitlines()[-1] == "clsspec: interrupted; the same command goes on"
+    assert clsspec(*command).code == 0

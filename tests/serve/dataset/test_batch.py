@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from command_line import tree
+from dataset_sources import (
+    as_folder,
+    as_table,
+    as_tar,
+    computed,
+    named,
+    picture,
+    rows,
+    samples,
+    vectors,
+)
+from http_server import colour_bundle
+from PIL import Image
+
+from clsspec_serve import Geometry, load
+from clsspec_serve.errors import DatasetError, OutputError, UsageError
+from clsspec_serve.request import Options
+
+ALL: Options = {"tasks": ("cls", "patches", "segment", "depth", "classify")}
+COUNT = 10
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return colour_bundle(tmp_path / "colours")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Ten pictures, of which the seventh is none."""
+    return as_folder(tmp_path / "set", named(COUNT) | {"006.png": b"no picture"})
+
+
+def expected(bundle: Path, options: Options) -> list[dict[str, Any]]:
+    found = load(bundle, threads=1).predict((picture(index) for index in range(COUNT)), **options)
+    return [dict(each.arrays) for each in found]
+
+
+def test_every_answer_of_a_picture_is_what_the_model_gives(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    summary = computed(bundle, source, out, ALL | {"policy": "squash"})
+    assert (summary.pictures, summary.shards, summary.computed) == (COUNT, 3, COUNT)
+    assert summary.failures == {"no picture": 1}
+    wanted = expected(bundle, ALL | {"policy": "squash"})
+    maps = zarr.open_array(out / "patches.zarr", mode="r")
+    grid = wanted[0]["patches"].shape
+    assert (maps.shape, maps.chunks, maps.shards) == ((12, *grid), (1, *grid), (4, *grid))
+    files = {sample["__key__"]: sample for sample in samples(out)}
+    for index, row in enumerate(rows(out)):
+        assert (row["row"], row["id"]) == (index, f"{index:03}.png")
+        if index == 6:
+            assert row["error"].startswith("is not an image; accepted are JPEG")
+            assert row["kind"] == "no picture"
+            assert row["cls"] is row["classify"] is row["geometry"] is row["height"] is None
+            assert np.isnan(maps[index]).all()
+            assert f"{index:012}" not in files
+            continue
+        assert row["error"] is row["kind"] is None
+        for name in ("cls", "classify"):
+            np.testing.assert_array_equal(np.float32(row[name]), wanted[index][name])
+        np.testing.assert_array_equal(maps[index], wanted[index]["patches"])
+        sample = files[f"{index:012}"]
+        assert json.loads(sample["json"]) == {
+            "id": row["id"],
+            "geometry": json.loads(row["geometry"]),
+        }
+        mask, depth = (
+            np.asarray(Image.open(io.BytesIO(sample[f"{name}.png"])))
+            for name in ("segment", "depth")
+        )
+        np.testing.assert_array_equal(mask, wanted[index]["segment"])
+        np.testing.assert_allclose(depth / 1000, wanted[index]["depth"], atol=0.00051)
+        geometry = Geometry.from_dict(json.loads(row["geometry"]))
+        assert geometry.image == (row["height"], row["width"]) == (28, 42)
+    assert len(files) == COUNT - 1
+
+
+def test_maps_of_many_grids_are_files_of_their_own(bundle: Path, tmp_path: Path) -> None:
+    sizes = [(28, 42), (60, 30), (28, 84), (28, 42), (90, 30)]
+    pictures = {f"{index}.png": picture(index, *size) for index, size in enumerate(sizes)}
+    source, out = as_folder(tmp_path / "set", pictures), tmp_path / "out"
+    options: Options = {"policy": "fit"}
+    computed(bundle, source, out, options)
+    assert not list(out.glob("*.zarr"))
+    found = samples(out)
+    model = load(bundle, threads=1)
+    for sample, content in zip(found, pictures.values(), strict=True):
+        patches = np.load(io.BytesIO(sample["patches.npy"]))
+        np.testing.assert_array_equal(patches, model(content, **options).patches)
+        geometry = Geometry.from_dict(json.loads(sample["json"])["geometry"])
+        assert patches.shape[:2] == geometry.grid
+
+
+@pytest.mark.parametrize("form", ["tar", "table", "list"])
+def test_every_form_of_a_data_set_gives_the_same_rows(
+    bundle: Path, source: Path, tmp_path: Path, form: str
+) -> None:
+    pictures = {path.name: path.read_bytes() for path in sorted(source.iterdir())}
+    if form == "tar":
+        other = as_tar(tmp_path / "other" / "a.tar", pictures)
+    elif form == "table":
+        other = as_table(tmp_path / "other" / "a.parquet", "image", list(pictures.values()))
+    else:
+        other = as_folder(source, {"list.txt": "\n".join(pictures).encode()}) / "list.txt"
+    computed(bundle, source, tmp_path / "0")
+    computed(bundle, other, tmp_path / "1")
+    first, second = ([{**row, "id": None} for row in rows(tmp_path / name)] for name in ("0", "1"))
+    assert first == second
+
+
+def test_half_precision_halves_features_and_leaves_depth(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    options: Options = {"tasks": ("cls", "patches", "depth"), "policy": "squash"}
+    computed(bundle, source, tmp_path / "full", options)
+    computed(bundle, source, tmp_path / "half", options, dtype="float16")
+    full, half = (
+        zarr.open_array(tmp_path / n / "patches.zarr", mode="r") for n in ("full", "half")
+    )
+    assert half.dtype == np.float16
+    np.testing.assert_array_equal(half[:], full[:].astype(np.float16))
+    np.testing.assert_array_equal(
+        vectors(tmp_path / "half", "cls"), vectors(tmp_path / "full", "cls").astype(np.float16)
+    )
+    samples = [tmp_path / name / "samples" / "000000.tar" for name in ("full", "half")]
+    assert samples[0].read_bytes() == samples[1].read_bytes()
+
+
+def test_what_half_precision_cannot_hold_is_a_failure_of_its_own(
+    bundle: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = [float(each["cls"].max()) for each in expected(bundle, {"tasks": ("cls",)})]
+    limit = float(np.median(above))
+    large = [index for index, most in enumerate(above) if most > limit and index != 6]
+    monkeypatch.setattr("clsspec_serve.delivery._FLOAT16", limit)
+    summary = computed(bundle, source, tmp_path / "out", {"tasks": ("cls",)}, dtype="float16")
+    assert summary.failures == {"beyond float16": len(large), "no picture": 1}
+    assert 0 < len(large) < COUNT - 1
+    found = [row["row"] for row in rows(tmp_path / "out") if row["kind"] == "beyond float16"]
+    assert found == large
+
+
+def test_a_run_goes_on_where_it_ended_and_ends_the_same(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    options = ALL | {"policy": "squash"}
+    computed(bundle, source, whole, options)
+    with pytest.raises(DatasetError, match=r"1 pictures failed, the last one 006\.png: is not an"):
+        computed(bundle, source, out, options, max_errors=0)
+    assert sorted(os.listdir(out / "shards")) == ["000000.json"]
+    before = {name: (out / name).stat().st_mtime_ns for name in ("rows/000000.parquet",)}
+    summary = computed(bundle, source, out, options)
+    assert summary.computed == COUNT - 4
+    assert tree(out) == tree(whole)
+    assert before == {name: (out / name).stat().st_mtime_ns for name in before}
+    assert computed(bundle, source, out, options).computed == 0
+    assert tree(out) == tree(whole)
+
+
+def test_another_batch_of_readers_and_threads_gives_the_same_bytes(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    computed(bundle, source, tmp_path / "0", ALL)
+    computed(bundle, source, tmp_path / "1", ALL, readers=7, decoders=5)
+    assert tree(tmp_path / "0") == tree(tmp_path / "1")
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "words"),
+    [
+        ({"tasks": ("cls",)}, {}, "answers was cls, patches and is cls"),
+        ({"size": (28, 28)}, {}, "size was the model's and is 28x28"),
+        ({"policy": "fit"}, {}, "resize was None and is fit"),
+        ({}, {"dtype": "float16"}, "dtype was float32 and is float16"),
+        ({}, {"batch_size": 2}, "batch-size was 3 and is 2"),
+        (
+            {"policy": "fit"},
+            {"shard_size": 5},
+            "resize was None and is fit; shard-size was 4 and is 5",
+        ),
+    ],
+)
+def test_a_run_that_would_differ_is_refused_and_says_in_what(
+    bundle: Path,
+    source: Path,
+    tmp_path: Path,
+    options: Options,
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    out = tmp_path / "out"
+    computed(bundle, source, out)
+    before = tree(out)
+    with pytest.raises(DatasetError) as caught:
+        computed(bundle, source, out, options, **changes)
+    assert str(caught.value) == f"{out} was begun otherwise: {words}"
+    assert tree(out) == before
+
+
+def test_another_bundle_or_decoder_is_refused(
+    bundle: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed(bundle, source, tmp_path / "out")
+    manifest = bundle / "clsspec.json"
+    manifest.write_text(manifest.read_text().replace('"name": "tiny"', '"name": "other"'))
+    monkeypatch.setattr("PIL.features.version", lambda name: "9.9")
+    with pytest.raises(DatasetError) as caught:
+        computed(bundle, source, tmp_path / "out")
+    message = str(caught.value)
+    assert "model was tiny and is other; bundle was " in message
+    assert "libjpeg_turbo 9.9" in message
+
+
+def test_a_source_that_changed_is_refused_and_says_in_what(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    computed(bundle, source, out)
+    as_folder(source, {"003.png": picture(99) + b" ", "100.png": picture(100)})
+    os.remove(source / "008.png")
+    with pytest.raises(DatasetError) as caught:
+        computed(bundle, source, out)
+    assert str(caught.value) == (
+        f"{source} is not what it was when {out} was begun: 1 new (100.png), 1 changed (003.png), "
+        "1 gone (008.png); --append takes new pictures"
+    )
+
+
+def test_appended_pictures_are_new_shards_and_the_old_ones_stay(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options: Options = {"policy": "squash"}
+    computed(bundle, source, out, options)
+    before = tree(out)
+    new = {f"{name}.png": picture(index) for name, index in (("0005", 50), ("zzz", 51))}
+    as_folder(source, new)
+    os.remove(source / "008.png")
+    summary = computed(bundle, source, out, options, append=True)
+    assert (summary.pictures, summary.shards, summary.computed) == (COUNT + 2, 4, 2)
+    after = tree(out)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"run.json", "patches.zarr/zarr.json"}
+    last = rows(out)[-2:]
+    assert [(row["row"], row["id"]) for row in last] == [(12, "0005.png"), (13, "zzz.png")]
+    maps = zarr.open_array(out / "patches.zarr", mode="r")
+    model = load(bundle, threads=1)
+    assert maps.shape[0] == 16
+    np.testing.assert_array_equal(maps[13], model(new["zzz.png"], **options).patches)
+    assert np.isnan(maps[10:12]).all()
+    assert computed(bundle, source, out, options, append=True).computed == 0
+    as_folder(source, {"aaa.png": picture(52)})
+    assert computed(bundle, source, out, options, append=True).shards == 5
+    assert [row["row"] for row in rows(out)[-3:]] == [12, 13, 16]
+
+
+def test_pictures_that_change_under_way_are_failures(
+    bundle: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clsspec_serve.dataset import batch
+
+    resume = batch.resume
+
+    def changing(*arguments: Any, **options: Any) -> Any:
+        run = resume(*arguments, **options)
+        os.remove(source / "001.png")
+        (source / "009.png").write_bytes(picture(0, 42, 42))
+        (source / "zzz.png").write_bytes(picture(1))
+        return run
+
+    monkeypatch.setattr(batch, "resume", changing)
+    summary = computed(bundle, source, tmp_path / "out")
+    assert summary.failures == {"changed": 1, "no picture": 1, "unreadable": 1}
+    found = rows(tmp_path / "out")
+    assert [row["id"] for row in found] == [f"{index:03}.png" for index in range(COUNT)]
+    assert found[1]["error"] == "cannot be read: No such file or directory"
+    assert found[9]["error"] == "was changed after it had been listed"
+
+
+def test_folders_that_are_no_runs_are_left_alone(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = as_folder(tmp_path / "out", {"thesis.txt": b"mine"})
+    with pytest.raises(OutputError, match=r"out has files and no run\.json; accepted is a new"):
+        computed(bundle, source, out)
+    assert tree(out) == {"thesis.txt": b"mine"}
+    (out / "run.json").write_text("{}")
+    with pytest.raises(DatasetError, match=r"out/run\.json cannot be read: source: Field requir"):
+        computed(bundle, source, out)
+
+
+def test_an_empty_source_is_refused(bundle: Path, tmp_path: Path) -> None:
+    table = as_table(tmp_path / "set" / "a.parquet", "image", [], "binary")
+    with pytest.raises(DatasetError, match=r"set: has no pictures"):
+        computed(bundle, table.parent, tmp_path / "out")
+    assert set(tree(tmp_path / "out")) == {"run.json"}
+
+
+def test_two_runs_at_once_in_one_folder_are_refused(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    from clsspec_serve.dataset.trees import open_tree
+
+    out = tmp_path / "out"
+    with (
+        open_tree(str(out)).claimed(),
+        pytest.raises(OutputError, match="another process is at work in"),
+    ):
+        computed(bundle, source, out)
+    computed(bundle, source, out)
+
+
+def test_layers_have_columns_and_arrays_of_their_own(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    from clsspec_serve.layers import parse_layers
+
+    options: Options = {"layers": parse_layers("0:raw,1"), "policy": "squash"}
+    computed(bundle, source, tmp_path / "out", options)
+    wanted = expected(bundle, options)
+    maps = zarr.open_array(tmp_path / "out" / "patches_0_raw.zarr", mode="r")
+    np.testing.assert_array_equal(maps[3], wanted[3]["patches_0_raw"])
+    np.testing.assert_array_equal(vectors(tmp_path / "out", "cls_0_raw")[3], wanted[3]["cls_0_raw"])
+
+
+def test_masks_of_more_classes_than_a_png_has_are_refused_first(
+    tmp_path: Path, source: Path
+) -> None:
+    from head_bundle import segment_head, write_head_bundle
+
+    from clsspec_serve.heads import Category
+
+    classes = [Category(name=str(index), colour=(0, 0, 0)) for index in range(256)]
+    bundle = write_head_bundle(
+        tmp_path / "many", [segment_head(classes, np.zeros((4, 256)), np.zeros(256))]
+    )
+    with pytest.raises(UsageError, match="masks are PNGs of up to 255 classes, this head has 256"):
+        computed(bundle, source, tmp_path / "out", {"tasks": ("segment",)})
+    assert not (tmp_path / "out").exists()
