@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,6 @@ from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.pictures import image_limits, network_size
 from clsspec_serve.choices import DType
-from clsspec_serve.errors import UsageError
 
 if TYPE_CHECKING:
     from clsspec_serve.request import Options
@@ -99,7 +97,7 @@ def batch(
     row with the reason. The same command goes on with a run that was interrupted, and redoes the
     shards that were in work.
     """
-    _require_extra()
+    options.require_dataset_extra()
     from clsspec_serve.dataset.batch import Settings, work_off
     from clsspec_serve.layers import parse_layers, parse_tasks
     from clsspec_serve.predictor import start
@@ -130,12 +128,3 @@ def batch(
     except KeyboardInterrupt:
         print("clsspec: interrupted; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
-
-
-def _require_extra() -> None:
-    lacking = [name for name in ("pyarrow", "zarr") if importlib.util.find_spec(name) is None]
-    if lacking:
-        raise UsageError(
-            f"this command needs {', '.join(lacking)}; install with: "
-            'pip install "clsspec-serve[dataset]"'
-        )

@@ -15,12 +15,20 @@ from clsspec_serve.errors import UsageError
 
 def require_export_extra() -> None:
     """Raise `UsageError` naming the command that installs what `export` needs."""
-    needed = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "matplotlib")
-    lacking = [name for name in needed if importlib.util.find_spec(name) is None]
+    _require("export", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "matplotlib")
+
+
+def require_dataset_extra() -> None:
+    """Raise `UsageError` naming the command that installs what data sets need."""
+    _require("dataset", "pyarrow", "zarr")
+
+
+def _require(extra: str, *packages: str) -> None:
+    lacking = [name for name in packages if importlib.util.find_spec(name) is None]
     if lacking:
         raise UsageError(
             f"this command needs {', '.join(lacking)}; install with: "
-            'pip install "clsspec-serve[export]"'
+            f'pip install "clsspec-serve[{extra}]"'
         )
 
 

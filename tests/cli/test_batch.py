@@ -122,3 +122,46 @@ def test_an_interrupt_says_how_to_go_on(
     assert result.code == 130
     assert result.err.splitlines()[-1] == "clsspec: interrupted; the same command goes on"
     assert clsspec(*command).code == 0
+
+
+def test_a_run_is_verified_file_by_file_and_row_by_row(
+    clsspec: Clsspec, tiny_bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("batch", source, "--out", out, "--model", tiny_bundle, "--resize", "squash")
+    assert clsspec(*command, "--shard-size", "4").code == 0
+    result = clsspec("verify", out)
+    assert result.code == 0
+    assert result.out.splitlines() == [
+        "shards: 2 of 2 done, with 6 pictures, of which 1 failed",
+        "files: 4 whole, their rows those of the listing",
+    ]
+    array, table = (
+        out / "patches.zarr" / "c" / "1" / "0" / "0" / "0",
+        out / "rows" / "000000.parquet",
+    )
+    content = bytearray(array.read_bytes())
+    content[100] ^= 1
+    array.write_bytes(content)
+    table.write_bytes(table.read_bytes()[:-1])
+    (out / "rows" / "000001.parquet").unlink()
+    result = clsspec("verify", out)
+    assert result.code == 1
+    assert result.out.splitlines()[1:] == [
+        f"rows/000000.parquet: has {len(table.read_bytes())} bytes, recorded are "
+        f"{len(table.read_bytes()) + 1}",
+        "rows/000001.parquet: cannot be read: No such file or directory",
+        "patches.zarr/c/1/0/0/0: was changed: its sha256 is another one",
+    ]
+    assert result.err == f"clsspec: {out} failed: 3 of its 4 files are not as recorded\n"
+
+
+def test_a_run_that_is_not_finished_says_how_far_it_is(
+    clsspec: Clsspec, tiny_bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("batch", source, "--out", out, "--model", tiny_bundle, "--shard-size", "3")
+    assert clsspec(*command, "--max-errors", "0").code == 1
+    result = clsspec("verify", out)
+    assert result.code == 0
+    assert result.out.startswith("shards: 1 of 2 done, with 3 pictures, of which 0 failed\n")

@@ -21,6 +21,7 @@ WITHOUT_VARIABLE = {"--out", "--json", "--version", "--force"}
 OF_ONE_CALL = {"Arch", "Json", "Rules"}
 
 ARGUMENTS = {
+    "batch": ["folder", "--out", "new"],
     "extract": ["x.png"],
     "segment": ["x.png"],
     "depth": ["x.png"],

@@ -1,0 +1,32 @@
+"""The Python of `docs/batch.md`, as written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_sources import as_folder, computed, named
+from http_server import colour_bundle
+
+from clsspec_serve import load
+
+TEXT = (Path(__file__).parents[3] / "docs" / "batch.md").read_text(encoding="utf-8")
+CALLS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def test_results_are_read_as_the_documents_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = colour_bundle(tmp_path / "colours")
+    pictures = named(3)
+    as_folder(tmp_path / "photos", pictures)
+    computed(bundle, "photos", Path("features"), {"policy": "squash"})
+    assert len(CALLS) == 1
+    seen: dict[str, object] = {}
+    exec(compile(CALLS[0], "docs/batch.md", "exec"), seen)
+    expected = load(bundle, threads=1)(pictures["002.png"], policy="squash")
+    np.testing.assert_array_equal(seen["found"], expected.patches)
+    assert seen["geometry"] == expected.geometry
