@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from clsspec_serve.errors import UsageError, one_line
+from clsspec_serve.http.connection import connection_type
 from clsspec_serve.http.health import Health
 from clsspec_serve.http.settings import Settings
 
@@ -62,14 +64,16 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=_KEEP_ALIVE,
-                limit_concurrency=settings.connections,
-                http="httptools",
+                # As long as a request that has just begun may take to be read and answered.
+                timeout_graceful_shutdown=math.ceil(2 * settings.seconds),
+                http=connection_type(settings),
                 ws="none",
             )
         )
         self._health: Health = app.state.health
         self._drain_seconds = settings.drain_seconds
         self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -77,7 +81,7 @@ class Server(uvicorn.Server):
         if current_thread() is not main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
         try:
             yield
         finally:
@@ -85,18 +89,36 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Turn readiness off now, and stop a little later."""
+        """Turn readiness off now, and stop a little later; asked again, without waiting."""
         if self._stopping:
             self.should_exit = self.force_exit = True
             return
         self._stopping = True
         self._health.drain()
-        self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_seconds, self._stop)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_seconds, self._stop)
+
+    def end_process(self) -> None:
+        """Without the threads that decode, which nothing can stop before they are done."""
+        os._exit(1)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         self._loop = asyncio.get_running_loop()
+        if self._stopping:  # asked before there was a loop to tell
+            self._stop()
         await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn; connections that are left are cut."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    def _signalled(self, sig: int, frame: FrameType | None) -> None:
+        if self._stopping:
+            self.end_process()
+        self.handle_exit(sig, frame)
 
     def _stop(self) -> None:
         self.should_exit = True

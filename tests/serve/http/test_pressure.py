@@ -351,5 +351,5 @@ def raw(server: Running) -> socket.socket:
 
 
 def _refused(connection: socket.socket) -> bool:
-    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.sendall(b"GET /model HTTP/1.1\r\nHost: x\r\n\r\n")
     return connection.recv(4096).startswith(b"HTTP/1.1 503")
