@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from PIL import Image
 from serving_clients import Connection, jpegs
 
 TICK = os.sysconf("SC_CLK_TCK")
+_BARE = "one process, no HTTP"
 DENSE = {"2 MB": (725, 725), "20 MB": (2290, 2290)}
 """(H, W) of pictures whose depth takes that many bytes as float32."""
 
@@ -174,43 +175,52 @@ def main() -> None:
 
 
 def _compare(rounds: int, pictures: int, count: int) -> None:
-    ports = _free_ports(3)
-    serve = ["-c", "from clsspec_cli.app import main; main()", "serve", "--port"]
-    other = [str(Path(__file__).with_name("serving_litserve.py")), str(ports[2])]
-    replicas = [*serve, str(ports[1]), "--replicas", str(os.cpu_count())]
-    with ExitStack() as stack:
-        path = "/embed?format=npy"
-        ours = stack.enter_context(started([*serve, str(ports[0])], ports[0], path, "raw"))
-        wide = stack.enter_context(started(replicas, ports[1], path, "raw"))
-        candidates: dict[str, Callable[[], Load]] = {
-            "one process, no HTTP": lambda: alone(pictures),
-            "clsspec serve": lambda: under_load(ours, pictures, count),
-            "the same, a replica for each core": lambda: under_load(wide, pictures, count),
-        }
-        if importlib.util.find_spec("litserve"):
-            theirs = stack.enter_context(started(other, ports[2], "/predict", "multipart"))
-            candidates["LitServe"] = lambda: under_load(theirs, pictures, count)
-        found: dict[str, list[Load]] = {name: [] for name in candidates}
-        for index in range(rounds):
-            order = list(candidates) if index % 2 else list(reversed(candidates))
-            for name in order:
-                found[name].append(candidates[name]())
-        _print_loads(found)
-        print("\n| one client | p50, ms | p99, ms |\n|---|---|---|")
-        _print_times("clsspec serve, all but decode and model", overheads(ours, pictures))
-        servers = {"clsspec serve": ours}
-        if "LitServe" in candidates:
-            servers["LitServe"] = theirs
-        for name, server in servers.items():
-            answers = _measured(server, pictures, 1).pictures
-            _print_times(f"{name}, all of it", [took for took, _ in answers])
-        dense(ours)
+    """One server at a time: LitServe keeps half a core busy while nobody asks it anything."""
+    servers: dict[str, Callable[[], AbstractContextManager[Server]]] = {
+        "clsspec serve": _ours,
+        "the same, a replica for each core": lambda: _ours("--replicas", str(os.cpu_count())),
+    }
+    if importlib.util.find_spec("litserve"):
+        servers["LitServe"] = _theirs
+    found: dict[str, list[Load]] = {name: [] for name in (_BARE, *servers)}
+    for index in range(rounds):
+        for name in found if index % 2 else reversed(found):
+            if name == _BARE:
+                found[name].append(alone(pictures))
+                continue
+            with servers[name]() as server:
+                found[name].append(under_load(server, pictures, count))
+    _print_loads(found)
+    print("\n| one client | p50, ms | p99, ms |\n|---|---|---|")
+    if "LitServe" in servers:
+        with _theirs() as server:
+            _print_times("LitServe, all of it", _seconds(server, pictures))
+    with _ours() as server:
+        _print_times("clsspec serve, all of it", _seconds(server, pictures))
+        _print_times("clsspec serve, all but decode and model", overheads(server, pictures))
+        dense(server)
+
+
+def _ours(*options: str) -> AbstractContextManager[Server]:
+    port = _free_port()
+    command = ["-c", "from clsspec_cli.app import main; main()", "serve", "--port", str(port)]
+    return started([*command, *options], port, "/embed?format=npy", "raw")
+
+
+def _theirs() -> AbstractContextManager[Server]:
+    port = _free_port()
+    command = [str(Path(__file__).with_name("serving_litserve.py")), str(port)]
+    return started(command, port, "/predict", "multipart")
+
+
+def _seconds(server: Server, pictures: int) -> list[float]:
+    return [took for took, _ in _measured(server, pictures, 1).pictures]
 
 
 def _print_loads(found: dict[str, list[Load]]) -> None:
     print("| | CPU ms per picture | over the bare loop | pictures/s |")
     print("|---|---|---|---|")
-    base = found["one process, no HTTP"]
+    base = found[_BARE]
     for name, loads in found.items():
         ratios = [load.cpu / other.cpu for load, other in zip(loads, base, strict=True)]
         cpu = 1000 * statistics.median(load.cpu for load in loads)
@@ -240,12 +250,9 @@ def _measured(server: Server, pictures: int, count: int, tries: int = 1) -> Answ
     raise RuntimeError("no tries")
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [each.getsockname()[1] for each in sockets]
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

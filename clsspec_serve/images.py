@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,6 @@ from clsspec_serve.errors import ImageError, ImageTooLarge, UsageError, one_line
 DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own bound: a quarter of a gibibyte of 24-bit pixels."""
 DEFAULT_BACKGROUND = (255, 255, 255)
-
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
@@ -123,6 +121,38 @@ class _Reader(io.BufferedReader):
         return data
 
 
+class Encoded:
+    """An encoded picture in memory whose header has been read; for a `with` block.
+
+    Raises ImageError for what is no image, ImageTooLarge as `read_image` would. `size`: (H, W),
+    before EXIF orientation.
+    """
+
+    def __init__(self, data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._stream = _Reader(io.BytesIO(data))
+        try:
+            self._image = _open(self._stream, _IN_MEMORY)
+            _check_size(self._image.width, self._image.height, _IN_MEMORY, limits.max_pixels)
+        except BaseException:
+            self._stream.close()
+            raise
+        self.size = (self._image.height, self._image.width)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """As `read_image`, and under the limits given before."""
+        return _decode(self._image, _IN_MEMORY, self._limits)
+
+
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | Encoded
+
+
 def read_image(source: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
     """The picture's pixels, `(H, W, 3)` uint8, RGB, upright; the array may be read-only.
 
@@ -136,9 +166,11 @@ def read_image(source: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArr
         return check_pixels(source, limits.max_pixels)
     if isinstance(source, Image.Image):
         return _decode(source, "PIL image", limits)
+    if isinstance(source, Encoded):
+        return source.pixels()
     if isinstance(source, bytes):
-        with _Reader(io.BytesIO(source)) as stream:
-            return _decode(_open(stream, _IN_MEMORY), _IN_MEMORY, limits)
+        with Encoded(source, limits) as encoded:
+            return encoded.pixels()
     if not isinstance(source, str | os.PathLike):
         kind = type(source).__name__
         raise ImageError(f"{kind} is no image; accepted are a path, bytes, a PIL image, an array")
@@ -161,10 +193,8 @@ def image_size(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, 
 
     Raises ImageError for what is no image, ImageTooLarge as `read_image` would.
     """
-    with _Reader(io.BytesIO(data)) as stream:
-        image = _open(stream, _IN_MEMORY)
-        _check_size(image.width, image.height, _IN_MEMORY, limits.max_pixels)
-        return image.height, image.width
+    with Encoded(data, limits) as encoded:
+        return encoded.size
 
 
 def check_pixels(pixels: NDArray[Any], max_pixels: int | None = None) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ from clsspec_serve.choices import Task
 from clsspec_serve.dense.views import view_grid
 from clsspec_serve.errors import Busy, ImageTooLarge
 from clsspec_serve.heads import answer_shape
-from clsspec_serve.images import image_size
+from clsspec_serve.images import Encoded
 from clsspec_serve.manifest import Manifest
 from clsspec_serve.predictor import Model, Prediction, Prepared
 from clsspec_serve.request import Options, Request
@@ -146,7 +146,8 @@ class Service:
                     self._find(picture, each, request)
                     for picture, each in zip(pictures, opened, strict=True)
                 ]
-                yield await asyncio.gather(*work)
+                # One alone needs no task of its own.
+                yield [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
 
     @property
     def failure(self) -> str | None:
@@ -225,34 +226,40 @@ class Service:
         prepared = self._model.prepare(picture, request)
         return Decoded(prepared, start, time.monotonic() - start)
 
+    def _open_one(self, picture: bytes, request: Request, *, alone: bool) -> _Opened:
+        start = time.monotonic()
+        with Encoded(picture, request.limits) as encoded:
+            opened = self._memory_of(encoded.size, request)
+            if not (alone and self.decoding.take_at_once(opened.decoding)):
+                return opened
+            try:
+                prepared = self._model.prepare(encoded, request)
+            finally:
+                self.decoding.give(opened.decoding)
+            return replace(opened, decoded=Decoded(prepared, start, time.monotonic() - start))
+
     def _open(self, pictures: Sequence[bytes], request: Request) -> list[_Opened | Exception]:
         """Read the headers.
 
-        A picture that is alone is decoded by the same thread, where there is memory: waking one
-        again takes longer than to read a header.
+        A picture that is alone is decoded at once where there is memory: to wake a thread again,
+        and to read the header again, takes a while.
         """
         opened: list[_Opened | Exception] = []
         for picture in pictures:
             try:
-                each = self._memory_of(picture, request)
-                if len(pictures) == 1 and self.decoding.take_at_once(each.decoding):
-                    try:
-                        each = replace(each, decoded=self._decode(picture, request))
-                    finally:
-                        self.decoding.give(each.decoding)
-                opened.append(each)
+                opened.append(self._open_one(picture, request, alone=len(pictures) == 1))
             # As in `_find`.
             except Exception as error:
                 opened.append(error)
         return opened
 
-    def _memory_of(self, picture: bytes, request: Request) -> _Opened:
+    def _memory_of(self, size: tuple[int, int], request: Request) -> _Opened:
         """Bytes of decoding, and of the network's input, of what it gives and of the answers.
 
         Raises `ImageTooLarge` for what the memory is too small for. EXIF orientation may swap the
         sides, which changes none of them.
         """
-        height, width = image_size(picture, request.limits)
+        height, width = size
         geometry, tiling = self._model.frame((height, width), request)
         rows, columns = view_grid(geometry, tiling)
         limits = self.capacity

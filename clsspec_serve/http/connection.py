@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from fastapi import Response
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn import Config
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -23,15 +24,16 @@ from clsspec_serve.http.settings import Settings
 HEAD_BYTES = 64 << 10
 """Of a request line and its headers together, at most; of trailers too."""
 _WAITING = 16
-"""Requests that a client may send ahead, while one of its is in work."""
+"""Requests that a client may send ahead while another of its own is in work."""
 _TOO_LONG = (431, f"the request line and the headers are longer than {HEAD_BYTES} bytes")
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's, with an end to those that bring too much, or nothing, or do not take.
+    """uvicorn's, with an end to clients that bring too much or nothing, or take nothing.
 
-    `settings.seconds` are for the headers, from the opening or from their first byte; and as many
-    without progress in sending end it, whether or not the application is still at it.
+    `settings.seconds` are for the headers, from the opening or from their first byte. As many
+    without progress in sending end it, whether or not the application is still at it; and as many
+    are left to a client that has its last answer, to close.
     """
 
     settings: ClassVar[Settings]
@@ -147,7 +149,9 @@ class Connection(HttpToolsProtocol):
             with suppress(Departed):
                 # What tells the state of a server tells it of a busy one, too.
                 if crowded and scope["path"] not in QUIET:
-                    refusal = self._refusal(503, f"{most} clients are connected", scope["path"])
+                    refusal = self._refusal(
+                        503, f"more than {most} clients are here", scope["path"]
+                    )
                     await refusal(scope, receive, send_watched)
                 else:
                     await self._application(scope, receive, send_watched)
@@ -162,9 +166,11 @@ class Connection(HttpToolsProtocol):
             await send(message)
             return
         self._unread = True
-        cycle.keep_alive = False  # so uvicorn says that the connection closes
-        await send(message)
-        cycle.keep_alive = True  # but we close it
+        headers = [*message.get("headers", ())]
+        if CLOSE_HEADER not in headers:
+            headers.append(CLOSE_HEADER)
+        await send({**message, "headers": headers})
+        cycle.keep_alive = True  # so that not uvicorn closes, but `_close_when_read`
 
     def _is_in_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body

@@ -105,9 +105,10 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         self._loop = asyncio.get_running_loop()
-        if self._stopping:  # asked before there was a loop to tell
-            self._stop()
+        asked = self._stopping  # when there was no loop to tell
         await super().startup(sockets)
+        if asked:
+            self._loop.call_soon(self._stop)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn; connections that are left are cut."""
