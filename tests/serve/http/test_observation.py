@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,7 +94,11 @@ def test_paths_that_do_not_exist_make_no_new_numbers(server: Running) -> None:
 
 
 def fields(caplog: pytest.LogCaptureFixture, logger: str) -> list[dict[str, object]]:
-    found = [record for record in caplog.records if record.name == logger]
+    """What a logger has said; a line about a request comes a little after its answer."""
+    deadline = time.monotonic() + 5
+    while not (found := [record for record in caplog.records if record.name == logger]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     return [json.loads(JsonLines().format(record)) for record in found]
 
 
