@@ -12,7 +12,7 @@ from http_server import colour_bundle
 
 PICTURES = 20_000
 FIRST = 1000
-GROWTH = 30
+GROWTH = 15
 """MB."""
 _PROGRAM = """
 import sys

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.sources.source import Changed, Unreadable, text_of
 from clsspec_serve.dataset.trees import Entry, Tree
 from clsspec_serve.errors import one_line
 
+Walk = Callable[[], Iterator[Entry]]
+"""What finds files, each time anew."""
+
 
 class Files:
     """Files of a tree; their paths are their ids. An entry with a negative size is not there."""
 
-    def __init__(self, tree: Tree, entries: Iterable[Entry]) -> None:
-        self._tree, self._entries = tree, entries
+    def __init__(self, tree: Tree, walk: Walk) -> None:
+        self._tree, self._walk = tree, walk
 
     def items(self) -> Iterator[Item]:
         """See `Source`."""
-        for entry in self._entries:
+        for entry in self._walk():
             problem = None if entry.size >= 0 else "there is no such file"
             yield Item(
                 text_of(entry.path),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from fnmatch import translate
 from pathlib import PurePosixPath
 
-from clsspec_serve.dataset.sources.files import Files
+from clsspec_serve.dataset.sources.files import Files, Walk
 from clsspec_serve.dataset.sources.source import Source, is_picture
 from clsspec_serve.dataset.sources.tables import Tables
 from clsspec_serve.dataset.sources.tars import Tars
 from clsspec_serve.dataset.trees import Entry, Tree, open_tree
 from clsspec_serve.errors import DatasetError, UsageError
 
-_CONTAINERS = (".tar", ".parquet")
+_KINDS = ("pictures", ".tar", ".parquet")
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -39,11 +40,12 @@ def _found(text: str, column: str | None) -> Source:
         root = _fixed(text)
         tree = open_tree(root or ".")
         fits = re.compile(translate(text[len(root) :].lstrip("/")))
-        entries = [entry for entry in tree.walk() if fits.match(entry.path)]
-        return _of(text, tree, entries, column)
+        return _of(
+            text, tree, lambda: (each for each in tree.walk() if fits.match(each.path)), column
+        )
     if "://" not in text and os.path.isdir(text):
         tree = open_tree(text)
-        return _of(text, tree, list(tree.walk()), column)
+        return _of(text, tree, tree.walk, column)
     tree = open_tree(folder or ("/" if text.startswith("/") else "."))
     try:
         entry = tree.entry(name)
@@ -51,32 +53,41 @@ def _found(text: str, column: str | None) -> Source:
         if "://" not in text:
             raise DatasetError(f"{text}: there is no such folder or file") from None
         tree = open_tree(text)
-        return _of(text, tree, list(tree.walk()), column)
+        return _of(text, tree, tree.walk, column)
     if name.endswith(".txt"):
-        return Files(tree, _listed(tree, name))
-    return _of(text, tree, [entry], column)
+        return Files(tree, lambda: _listed(tree, name))
+    return _of(text, tree, lambda: iter([entry]), column)
 
 
-def _of(text: str, tree: Tree, entries: list[Entry], column: str | None) -> Source:
-    """Whatever there is; several kinds at once are not guessed at."""
-    kinds = {
-        "pictures": [entry for entry in entries if is_picture(entry.path)],
-        **{kind: [entry for entry in entries if entry.path.endswith(kind)] for kind in _CONTAINERS},
-    }
-    there = {kind: found for kind, found in kinds.items() if found}
-    if len(there) > 1:
-        counts = ", ".join(f"{len(found)} {kind}" for kind, found in there.items())
-        raise DatasetError(f"{text}: has {counts}; name one kind with a pattern, such as '*.tar'")
-    if not there:
-        raise DatasetError(
-            f"{text}: has no pictures, no .tar and no .parquet among {len(entries)} files"
-        )
-    ((kind, found),) = there.items()
+def _of(text: str, tree: Tree, walk: Walk, column: str | None) -> Source:
+    """Whatever there is; several kinds at once are not guessed at.
+
+    Pictures are counted here and found again when they are listed, as there may be too many to
+    keep.
+    """
+    counts = Counter(_kind(entry) for entry in walk())
+    others = counts.pop(None, 0)
+    if len(counts) > 1:
+        found = ", ".join(f"{counts[kind]} {kind}" for kind in _KINDS if kind in counts)
+        raise DatasetError(f"{text}: has {found}; name one kind with a pattern, such as '*.tar'")
+    if not counts:
+        raise DatasetError(f"{text}: has no pictures, no .tar and no .parquet among {others} files")
+    (kind,) = counts
+
+    def chosen() -> Iterator[Entry]:
+        return (entry for entry in walk() if _kind(entry) == kind)
+
     if column is not None and kind != ".parquet":
         raise UsageError(f"--column is for Parquet tables; {text} has {kind}")
     if kind == ".tar":
-        return Tars(tree, found)
-    return Tables(tree, found, column) if kind == ".parquet" else Files(tree, found)
+        return Tars(tree, list(chosen()))
+    return Tables(tree, list(chosen()), column) if kind == ".parquet" else Files(tree, chosen)
+
+
+def _kind(entry: Entry) -> str | None:
+    if is_picture(entry.path):
+        return "pictures"
+    return next((kind for kind in _KINDS if entry.path.endswith(kind)), None)
 
 
 def _fixed(pattern: str) -> str:
