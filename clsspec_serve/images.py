@@ -188,15 +188,6 @@ def read_image(source: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArr
         return _decode(_open(stream, name), name, limits)
 
 
-def image_size(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
-    """(H, W) of an encoded picture, from its header alone, before EXIF orientation.
-
-    Raises ImageError for what is no image, ImageTooLarge as `read_image` would.
-    """
-    with Encoded(data, limits) as encoded:
-        return encoded.size
-
-
 def check_pixels(pixels: NDArray[Any], max_pixels: int | None = None) -> NDArray[np.uint8]:
     """`pixels` itself, when it is `(H, W, 3)` uint8, not empty, and at most `max_pixels` large.
 

@@ -135,6 +135,10 @@ def _work(
     stalls = Stalls(pipeline)
     if not pending:
         return 0
+    if max_errors is not None and failed > max_errors:
+        raise DatasetError(
+            f"{failed} pictures have failed before; accepted are {max_errors} (--max-errors)"
+        )
 
     with progress("Extracting", left, "images") as meter:
 
@@ -144,8 +148,7 @@ def _work(
             failed += row.failure is not None
             meter.note(stalls.words(failed))
             meter.advance()
-            if max_errors is not None and failed > max_errors:
-                assert row.failure is not None
+            if row.failure is not None and max_errors is not None and failed > max_errors:
                 raise DatasetError(
                     f"{failed} pictures failed, the last one {row.item.id}: {row.failure.reason}; "
                     f"accepted are {max_errors} (--max-errors)"

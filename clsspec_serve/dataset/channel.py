@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from threading import Condition
@@ -16,13 +15,9 @@ class Ended(Exception):
 
 
 class Channel(Generic[T]):
-    """At most `size` values on their way from one thread to another.
-
-    `waited_to_put`, `waited_to_get`: the seconds that each side has waited for the other one.
-    """
+    """At most `size` values on their way from one thread to another."""
 
     def __init__(self, size: int) -> None:
-        self.waited_to_put = self.waited_to_get = 0.0
         self._size = size
         self._values: deque[T] = deque()
         self._changed = Condition()
@@ -30,7 +25,6 @@ class Channel(Generic[T]):
 
     def put(self, value: T) -> None:
         """Wait for room; raises `Ended` when nobody will get the value."""
-        start = time.monotonic()
         with self._changed:
             while len(self._values) >= self._size and not self._broken:
                 self._changed.wait()
@@ -38,12 +32,10 @@ class Channel(Generic[T]):
                 raise Ended
             self._values.append(value)
             self._changed.notify_all()
-        self.waited_to_put += time.monotonic() - start
 
     def __iter__(self) -> Iterator[T]:
         """Every value until `close`; raises `Ended` when the other side broke off."""
         while True:
-            start = time.monotonic()
             with self._changed:
                 while not (self._values or self._closed or self._broken):
                     self._changed.wait()
@@ -53,7 +45,6 @@ class Channel(Generic[T]):
                     return
                 value = self._values.popleft()
                 self._changed.notify_all()
-            self.waited_to_get += time.monotonic() - start
             yield value
 
     def close(self) -> None:

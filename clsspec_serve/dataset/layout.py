@@ -31,12 +31,6 @@ class Layout:
     heads: tuple[AnyHead, ...]
     dtype: DType
 
-    @property
-    def map_bytes(self) -> int:
-        """Of the maps of one picture."""
-        item = 2 if self.dtype == "float16" else 4
-        return sum(item * h * w * d for h, w, d in self.maps.values())
-
 
 def layout_of(model: Model, request: Request, dtype: DType) -> Layout:
     """The layout for a request; raises `UsageError` for what no file can hold."""

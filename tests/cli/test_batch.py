@@ -67,6 +67,22 @@ def test_too_many_failures_end_the_run_with_one_line(
     assert clsspec(*command, "--max-errors", "1").code == 0
 
 
+def test_a_run_that_has_failed_too_often_before_is_not_gone_on_with(
+    clsspec: Clsspec, tiny_bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    (source / "broken.png").rename(source / "0-broken.png")
+    (source / "4.png").write_bytes(b"no picture")
+    command = ("batch", source, "--out", tmp_path / "out", "--model", tiny_bundle)
+    shards = ("--shard-size", "2", "--batch-size", "1")
+    assert clsspec(*command, *shards, "--max-errors", "1").code == 1
+    result = clsspec(*command, *shards, "--max-errors", "0")
+    assert result.code == 1
+    assert result.err.splitlines()[-1] == (
+        "clsspec: 1 pictures have failed before; accepted are 0 (--max-errors)"
+    )
+    assert clsspec(*command, *shards, "--max-errors", "2").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

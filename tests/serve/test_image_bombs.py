@@ -14,11 +14,17 @@ from pictures import PHOTO, encoded, exif, one_line, png
 from PIL import Image
 
 from clsspec_serve.errors import ImageError, ImageTooLarge
-from clsspec_serve.images import image_size, read_image
+from clsspec_serve.images import Encoded, read_image
 
 BYTE, SHORT, LONG = 1, 3, 4
 DATA = 16
 """Where the data of `tiff` begins."""
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    with Encoded(data) as encoded:
+        return encoded.size
+
 
 both = pytest.mark.parametrize("read", [image_size, read_image])
 Read = Callable[[bytes], object]

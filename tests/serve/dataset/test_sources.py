@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 from dataset_sources import as_folder, as_table, as_tar, named, picture
 
-from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.sources.find import find_source
 from clsspec_serve.dataset.sources.source import Changed, Source, Unreadable
 from clsspec_serve.errors import DatasetError, UsageError
@@ -157,11 +156,7 @@ def test_what_was_changed_after_the_listing_is_not_read(tmp_path: Path, kind: st
         source.read(item)
     os.remove(tmp_path / path)
     with pytest.raises(Unreadable, match="cannot be read"):
-        find_source_again(source, item)
-
-
-def find_source_again(source: Source, item: Item) -> bytes:
-    return source.read(item)
+        source.read(item)
 
 
 @pytest.mark.parametrize(
