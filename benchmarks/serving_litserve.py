@@ -14,7 +14,8 @@ import numpy as np
 from fastapi import Response, UploadFile
 
 from clsspec_serve.outputs import npy
-from clsspec_serve.predictor import Prepared, load
+from clsspec_serve.predictor import load
+from clsspec_serve.preparation import Prepared
 
 
 class Embed(litserve.LitAPI):  # type: ignore[misc]  # it has no type information

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from clsspec_serve.dense.views import Pixels, view_grid
 from clsspec_serve.errors import Stopped, one_line
-from clsspec_serve.predictor import Model, Prepared
+from clsspec_serve.predictor import Model
+from clsspec_serve.preparation import Prepared
 from clsspec_serve.request import Request
 
 Found = dict[str, NDArray[Any]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +17,18 @@ from numpy.typing import NDArray
 from clsspec_serve.bundle import MANIFEST, Bundle
 from clsspec_serve.choices import EngineChoice, HeadTask, Precision
 from clsspec_serve.dense.maps import depth_map, segment_map
-from clsspec_serve.dense.views import Pixels, Tiling, cut, tile
+from clsspec_serve.dense.views import Pixels, Tiling
 from clsspec_serve.engines.protocol import Arrays, Engine
 from clsspec_serve.engines.select import load_engine
 from clsspec_serve.errors import BundleError, ImageError, UsageError
 from clsspec_serve.geometry import Geometry
 from clsspec_serve.heads import answer_shape
-from clsspec_serve.images import ImageLike, read_image
+from clsspec_serve.images import ImageLike
 from clsspec_serve.manifest import Manifest
 from clsspec_serve.models import find_bundle
 from clsspec_serve.position import position_map
+from clsspec_serve.preparation import Prepared, frame, prepare
 from clsspec_serve.request import Options, Request, Size, settle
-from clsspec_serve.transform import plan, transform
 
 FloatArray = NDArray[np.float32]
 Picture = TypeVar("Picture", bound=ImageLike)
@@ -37,9 +36,6 @@ LoadHead = Callable[[HeadTask], Engine]
 
 POSITION_CACHE = 32
 """Position maps kept per model; each takes h * w * D * 4 bytes."""
-
-MOST_ELONGATED = 16
-"""The long side of a picture over its short side, where the short one has a fixed size."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +81,6 @@ class Prediction:
         if name not in self.arrays:
             raise UsageError(f"{name} was not asked for; there are {', '.join(self.arrays)}")
         return self.arrays[name]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One picture ready for the network: `(4, H, W) uint8`, and how it is shown and mapped back."""
-
-    pixels: Pixels
-    geometry: Geometry
-    tiling: Tiling
-
-    def views(self) -> Iterator[Pixels]:
-        """What goes through the network, each `(4, h, w) uint8`, all of one shape."""
-        if self.tiling.views == 1:
-            return iter([self.pixels])
-        return cut(self.pixels, self.geometry, self.tiling)
 
 
 @dataclass
@@ -199,30 +180,11 @@ class Model:
 
     def prepare(self, image: ImageLike, request: Request) -> Prepared:
         """Read and transform one picture; raises `ImageError`."""
-        pixels = read_image(image, request.limits)
-        try:
-            geometry, tiling = self.frame((pixels.shape[0], pixels.shape[1]), request)
-            patch = self.manifest.architecture.patch_size
-            transformed, _ = transform(
-                pixels, request.preprocessing, patch, size=request.size, policy=request.policy
-            )
-        except ImageError as error:
-            if not isinstance(image, str | os.PathLike):
-                raise
-            raise ImageError(f"{os.fspath(image)}: {error}") from error
-        return Prepared(transformed, geometry, tiling)
+        return prepare(self.manifest, image, request)
 
     def frame(self, image: Size, request: Request) -> tuple[Geometry, Tiling]:
         """How a picture of (H, W) `image` is shown; raises `ImageError`."""
-        geometry = plan(
-            image,
-            request.preprocessing,
-            self.manifest.architecture.patch_size,
-            size=request.size,
-            policy=request.policy,
-        )
-        _check_elongation(geometry, request)
-        return geometry, tile(geometry, request.window, request.stride, request.flip)
+        return frame(self.manifest, image, request)
 
     def forward(self, pixels: Pixels, request: Request) -> list[dict[str, NDArray[Any]]]:
         """One pass of `(B, 4, h, w) uint8`: for each view the features and the heads' raw answers.
@@ -329,18 +291,6 @@ def start(
         )
 
     return Model(bundle, on_engine(bundle.graph), lambda task: on_engine(bundle.head(task)))
-
-
-def _check_elongation(geometry: Geometry, request: Request) -> None:
-    """Refuse a picture that `short` would show at once in a number of patches without bound."""
-    policy = request.policy or request.preprocessing.policy
-    short, long = sorted(geometry.crop[2:])
-    if policy == "short" and request.window is None and long > MOST_ELONGATED * short:
-        raise ImageError(
-            f"a picture of {geometry.image[0]}x{geometry.image[1]} is too elongated to be shown at "
-            f"once with a short side of {short}, at most {MOST_ELONGATED} times; accepted are "
-            "windows, or the policy fit"
-        )
 
 
 def batches(views: Iterable[Pixels], size: int) -> Iterator[list[Pixels]]:

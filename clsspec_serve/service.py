@@ -25,7 +25,8 @@ from clsspec_serve.errors import Busy, ImageTooLarge
 from clsspec_serve.heads import answer_shape
 from clsspec_serve.images import Encoded
 from clsspec_serve.manifest import Manifest
-from clsspec_serve.predictor import Model, Prediction, Prepared
+from clsspec_serve.predictor import Model, Prediction
+from clsspec_serve.preparation import Prepared
 from clsspec_serve.request import Options, Request
 
 P = ParamSpec("P")

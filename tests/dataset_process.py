@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.batch import Settings, work_off
+from clsspec_serve.dataset.runners.here import Here
+from clsspec_serve.dataset.working import Threads
 from clsspec_serve.engines.protocol import Arrays
 
 SECONDS = 0.01
@@ -26,10 +29,9 @@ def main(bundle: str, source: str, out: str) -> None:
         time.sleep(SECONDS * len(np.atleast_1d(inputs["pixels"])))
 
     model = observed(Path(bundle), slow)
-    settings = Settings(source, out, shard_size=4, batch_size=3, readers=2)
-    request = model.request(tasks=("cls", "patches", "depth"), policy="squash")
+    asked = Asked(tasks=("cls", "patches", "depth"), policy="squash", shard_size=4, batch_size=3)
     print("begun", flush=True)
-    work_off(model, request, settings)
+    work_off(model.bundle, Settings(source, out, asked, bundle), Here(model, Threads(2, 2)))
 
 
 if __name__ == "__main__":

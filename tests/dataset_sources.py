@@ -7,7 +7,6 @@ import io
 import tarfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,11 @@ from pictures import encoded
 from PIL import Image
 
 from clsspec_serve import load
+from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.batch import Settings, Summary, work_off
+from clsspec_serve.dataset.runners.here import Here
+from clsspec_serve.dataset.runners.runner import Runner
+from clsspec_serve.dataset.working import Threads
 from clsspec_serve.request import Options
 
 
@@ -63,13 +66,31 @@ def as_table(file: Path, column: str, values: Sequence[Any], kind: Any = None) -
 
 
 def computed(
-    bundle: Path, source: Path | str, out: Path, options: Options | None = None, **changes: Any
+    bundle: Path,
+    source: Path | str,
+    out: Path | str,
+    options: Options | None = None,
+    *,
+    runner: Runner | None = None,
+    **changes: Any,
 ) -> Summary:
-    """A run over a source, with shards of 4 pictures unless told otherwise."""
+    """A run over a source, here unless told otherwise; `changes` are of `asked` and `Settings`."""
     model = load(bundle, threads=1)
-    settings = Settings(str(source), str(out), shard_size=4, batch_size=3, readers=2)
-    request = model.request(**(options or {}))
-    return work_off(model, request, replace(settings, **changes))
+    settings = settings_of(bundle, source, out, options, **changes)
+    return work_off(model.bundle, settings, runner or Here(model, Threads(2, 2)))
+
+
+def settings_of(
+    bundle: Path,
+    source: Path | str,
+    out: Path | str,
+    options: Options | None = None,
+    **changes: Any,
+) -> Settings:
+    """With shards of 4 pictures and batches of 3 unless told otherwise."""
+    own = {name: changes.pop(name) for name in [*changes] if name in Asked.model_fields}
+    asked = Asked.model_validate({"shard_size": 4, "batch_size": 3, **(options or {}), **own})
+    return Settings(str(source), str(out), asked, str(bundle), **changes)
 
 
 def rows(out: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.pictures import image_limits, network_size
 from clsspec_serve.choices import DType
-
-if TYPE_CHECKING:
-    from clsspec_serve.request import Options
 
 Source = Annotated[
     str,
@@ -98,33 +95,31 @@ def batch(
     shards that were in work.
     """
     options.require_dataset_extra()
+    from clsspec_serve.dataset.asked import Asked
     from clsspec_serve.dataset.batch import Settings, work_off
+    from clsspec_serve.dataset.runners.here import Here
+    from clsspec_serve.dataset.working import Threads
     from clsspec_serve.layers import parse_layers, parse_tasks
     from clsspec_serve.predictor import start
 
-    asked: Options = {
-        "tasks": parse_tasks(tasks or "cls,patches"),
-        "layers": parse_layers(layers),
-        "size": network_size(size),
-        "policy": resize,
-        "limits": image_limits(max_pixels, background),
-    }
-    settings = Settings(
-        source=source,
-        out=out,
-        column=column,
+    asked = Asked(
+        tasks=parse_tasks(tasks or "cls,patches"),
+        layers=parse_layers(layers),
+        size=network_size(size),
+        policy=resize,
+        limits=image_limits(max_pixels, background),
+        engine=engine,
+        precision=precision,
         dtype=dtype,
-        shard_size=shard_size,
         batch_size=batch_size,
-        max_errors=max_errors,
-        append=append,
-        readers=readers,
-        decoders=threads or os.cpu_count() or 1,
+        shard_size=shard_size,
     )
+    settings = Settings(source, out, asked, model, column, max_errors, append)
     bundle = chosen_bundle(model)
     loaded = start(bundle, engine=engine, precision=precision, threads=threads, shared=True)
+    runner = Here(loaded, Threads(readers, threads or os.cpu_count() or 1))
     try:
-        print(work_off(loaded, loaded.request(**asked), settings).text(), file=sys.stderr)
+        print(work_off(bundle, settings, runner).text(), file=sys.stderr)
     except KeyboardInterrupt:
         print("clsspec: interrupted; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None

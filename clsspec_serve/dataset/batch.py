@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clsspec_serve.choices import DType
+from clsspec_serve.bundle import Bundle
+from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.fingerprint import fingerprint
 from clsspec_serve.dataset.layout import Layout, layout_of
-from clsspec_serve.dataset.local import run_shards
-from clsspec_serve.dataset.pipeline import Pipeline, Workers
-from clsspec_serve.dataset.rows import Row
-from clsspec_serve.dataset.run import Run, begin, is_run, resume
+from clsspec_serve.dataset.run import Run, State, begin, is_run, resume
+from clsspec_serve.dataset.runners.runner import News, Runner
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sources.find import find_source
 from clsspec_serve.dataset.sources.source import Source
-from clsspec_serve.dataset.stalls import Stalls
 from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.engines.select import choose_engine
 from clsspec_serve.errors import DatasetError
-from clsspec_serve.predictor import Model
 from clsspec_serve.progress import progress
-from clsspec_serve.request import Request
+from clsspec_serve.request import settle
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a run, beside what is asked of its pictures; see the options of `clsspec batch`."""
+    """Of a run, see the options of `clsspec batch`. `model`: a reference, as `find_bundle`'s."""
 
     source: str
     out: str
+    asked: Asked
+    model: str | None = None
     column: str | None = None
-    dtype: DType = "float32"
-    shard_size: int = 512
-    batch_size: int = 8
     max_errors: int | None = None
     append: bool = False
-    readers: int = 8
-    decoders: int = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Summary:
 
     def text(self) -> str:
         """In a line."""
-        done = f"{self.out}: {self.pictures} pictures in {self.shards} shards"
+        done = f"{self.out}: {counted(self.pictures, 'picture')} in {counted(self.shards, 'shard')}"
         if self.computed < self.pictures:
             done += f", {self.computed} of them now"
         if self.computed:
@@ -68,94 +64,95 @@ class Summary:
         return done + failed
 
 
-def work_off(model: Model, request: Request, settings: Settings) -> Summary:
+def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
     """Begin a run, or go on with it, until all its shards are done.
 
     Raises `DatasetError`, `UsageError`, `OutputError` and `EngineError`; what is done stays done.
     """
-    layout = layout_of(model, request, settings.dtype)
     source = find_source(settings.source, settings.column)
+    state, layout = begun(bundle, settings, source)
     tree = open_tree(settings.out)
     with tree.claimed():
-        run = _opened(model, request, settings, layout, source)
+        if not is_run(tree):
+            begin(tree, state)
+        run = resume(tree, source, layout, state, append=settings.append)
         records = run.records()
-        pending = [shard for shard in range(run.state.shards) if shard not in records]
-        pipeline = Pipeline(
-            source,
-            model,
-            request,
-            layout,
-            batch_size=settings.batch_size,
-            workers=Workers(settings.readers, settings.decoders),
-        )
+        before = sum(record.pictures for record in records.values())
         start = time.monotonic()
-        computed = _work(run, pipeline, layout, pending, records, settings.max_errors)
+        _work(run, runner, records, settings.max_errors)
+        seconds = time.monotonic() - start
     failures: Counter[str] = Counter()
     for record in records.values():
         failures.update(record.failures)
     return Summary(
-        settings.out,
-        run.state.pictures,
-        run.state.shards,
-        computed,
-        time.monotonic() - start,
-        failures,
+        out=settings.out,
+        pictures=run.state.pictures,
+        shards=run.state.shards,
+        computed=sum(record.pictures for record in records.values()) - before,
+        seconds=seconds,
+        failures=failures,
     )
 
 
-def _opened(
-    model: Model, request: Request, settings: Settings, layout: Layout, source: Source
-) -> Run:
-    tree = open_tree(settings.out)
-    prints = fingerprint(
-        model,
-        request,
-        dtype=settings.dtype,
-        batch_size=settings.batch_size,
-        shard_size=settings.shard_size,
+def begun(bundle: Bundle, settings: Settings, source: Source) -> tuple[State, Layout]:
+    """What a run is when it begins, without pictures so far."""
+    asked = settings.asked
+    # The one that is chosen here has to be that of every machine.
+    engine = choose_engine(asked.engine, asked.precision)
+    asked = asked.model_copy(update={"engine": engine})
+    request = settle(bundle.manifest, asked.options())
+    layout = layout_of(bundle.manifest, request, asked.dtype)
+    state = State(
+        source=settings.source,
+        place=source.place,
+        model=_from_anywhere(settings.model),
+        asked=asked,
+        fingerprint=fingerprint(bundle.manifest, request, asked),
+        vectors=layout.vectors,
+        maps=layout.maps,
+        files=layout.files,
+        parts=(),
     )
-    if not is_run(tree):
-        begin(tree, settings.source, prints, layout, settings.shard_size)
-    return resume(tree, source, prints, layout, append=settings.append)
+    return state, layout
 
 
-def _work(
-    run: Run,
-    pipeline: Pipeline,
-    layout: Layout,
-    pending: list[int],
-    records: dict[int, Record],
-    max_errors: int | None,
-) -> int:
-    """Compute the pending shards and add their records; how many pictures that were."""
-    finished = sum(record.pictures for record in records.values())
+def counted(number: int, noun: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _from_anywhere(model: str | None) -> str | None:
+    if model is None or model.startswith("hf:"):
+        return model
+    return os.path.abspath(os.path.expanduser(model))
+
+
+def _work(run: Run, runner: Runner, records: dict[int, Record], max_errors: int | None) -> None:
+    """Compute the shards that have no record, and add theirs."""
+    pending = [shard for shard in range(run.state.shards) if shard not in records]
     failed = sum(record.failed for record in records.values())
-    left = run.state.pictures - finished
-    computed = 0
-    stalls = Stalls(pipeline)
     if not pending:
-        return 0
+        return
     if max_errors is not None and failed > max_errors:
         raise DatasetError(
-            f"{failed} pictures have failed before; accepted are {max_errors} (--max-errors)"
+            f"{counted(failed, 'picture')} failed before; accepted are {max_errors} (--max-errors)"
         )
+    finished = sum(record.pictures for record in records.values())
+    with progress("Extracting", run.state.pictures - finished, "images") as meter:
 
-    with progress("Extracting", left, "images") as meter:
-
-        def seen(row: Row) -> None:
-            nonlocal computed, failed
-            computed += 1
-            failed += row.failure is not None
-            meter.note(stalls.words(failed))
-            meter.advance()
-            if row.failure is not None and max_errors is not None and failed > max_errors:
+        def tell(news: News) -> None:
+            nonlocal failed
+            failed += news.failed
+            words = [f"slowest: {news.slowest}"] if news.slowest else []
+            meter.note(", ".join(words + ([f"{failed} failed"] if failed else [])))
+            meter.advance(news.pictures)
+            if max_errors is not None and failed > max_errors:
                 raise DatasetError(
-                    f"{failed} pictures failed, the last one {row.item.id}: {row.failure.reason}; "
-                    f"accepted are {max_errors} (--max-errors)"
+                    f"{counted(failed, 'picture')} failed, the last one {news.failure}; accepted "
+                    f"are {max_errors} (--max-errors)"
                 )
 
         def done(record: Record) -> None:
             records[record.shard] = record
 
-        run_shards(run, pipeline, layout, pending, seen=seen, done=done)
-    return computed
+        runner.run(run, pending, tell, done)

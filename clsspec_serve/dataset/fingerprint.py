@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from PIL import features
 
-from clsspec_serve.choices import DType, EngineName
-from clsspec_serve.predictor import Model
+from clsspec_serve.choices import EngineName
+from clsspec_serve.dataset.asked import Asked
+from clsspec_serve.engines.select import choose_engine
+from clsspec_serve.manifest import Manifest
 from clsspec_serve.request import Request
 
 _PACKAGES: dict[EngineName, tuple[str, ...]] = {
@@ -19,20 +22,19 @@ _PACKAGES: dict[EngineName, tuple[str, ...]] = {
 _CODECS = ("libjpeg_turbo", "zlib", "webp", "libtiff", "jpg_2000", "avif")
 
 
-def fingerprint(
-    model: Model, request: Request, *, dtype: DType, batch_size: int, shard_size: int
-) -> dict[str, str]:
+def fingerprint(manifest: Manifest, request: Request, asked: Asked) -> dict[str, str]:
     """Names and values, in the words in which they are compared with those of another time.
 
-    The pictures of a batch are in it, as engines may round by the size of a batch.
+    The pictures of a batch are in it, as engines may round by the size of a batch. Raises
+    `EngineError` where the engine that is asked for is not here.
     """
     limits = request.limits
     return {
         "clsspec": version("clsspec-serve"),
-        "model": model.manifest.name,
-        "bundle": hashlib.sha256(model.manifest.model_dump_json().encode()).hexdigest(),
-        "engine": _engine(model),
-        "precision": model.engine.precision,
+        "model": manifest.name,
+        "bundle": hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
+        "engine": _engine(choose_engine(asked.engine, asked.precision)),
+        "precision": asked.precision,
         "decoders": _decoders(),
         "answers": ", ".join(request.names),
         "preprocessing": request.preprocessing.model_dump_json(),
@@ -41,9 +43,9 @@ def fingerprint(
         "windows": f"{request.window}, {request.stride}, flip {request.flip}",
         "max-pixels": str(limits.max_pixels),
         "background": bytes(limits.background).hex(),
-        "dtype": dtype,
-        "batch-size": str(batch_size),
-        "shard-size": str(shard_size),
+        "dtype": asked.dtype,
+        "batch-size": str(asked.batch_size),
+        "shard-size": str(asked.shard_size),
     }
 
 
@@ -57,15 +59,11 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _engine(model: Model) -> str:
-    for name, packages in _PACKAGES.items():
-        if name == model.engine.name:
-            for package in packages:
-                try:
-                    return f"{name} {version(package)}"
-                except PackageNotFoundError:
-                    continue
-    return model.engine.name
+def _engine(name: EngineName) -> str:
+    for package in _PACKAGES[name]:
+        with suppress(PackageNotFoundError):
+            return f"{name} {version(package)}"
+    return name
 
 
 def _decoders() -> str:

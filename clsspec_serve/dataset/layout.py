@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from clsspec_serve.choices import DType
 from clsspec_serve.errors import UsageError
 from clsspec_serve.heads import AnyHead, ClassificationHead, DepthHead, SegmentationHead
+from clsspec_serve.manifest import Manifest
 from clsspec_serve.pictures.depths import depth_scale
 from clsspec_serve.pictures.masks import VOID_BYTE
-from clsspec_serve.predictor import Model
+from clsspec_serve.preparation import frame
 from clsspec_serve.request import Request
 
 _ANY = (64, 64)
@@ -32,9 +33,9 @@ class Layout:
     dtype: DType
 
 
-def layout_of(model: Model, request: Request, dtype: DType) -> Layout:
+def layout_of(manifest: Manifest, request: Request, dtype: DType) -> Layout:
     """The layout for a request; raises `UsageError` for what no file can hold."""
-    width = model.manifest.architecture.embed_dim
+    width = manifest.architecture.embed_dim
     patches = [output.name for output in request.outputs if output.kind == "patches"]
     vectors = {output.name: width for output in request.outputs if output.kind == "cls"}
     files: dict[str, str] = {}
@@ -51,17 +52,17 @@ def layout_of(model: Model, request: Request, dtype: DType) -> Layout:
         elif isinstance(head, DepthHead):
             depth_scale(head.maximum)
             files[head.task] = ".depth.png"
-    grid = _one_grid(model, request)
+    grid = _one_grid(manifest, request)
     if grid is None:
         files |= {name: f".{name}.npy" for name in patches}
     maps = dict.fromkeys(patches, (*grid, width)) if grid else {}
     return Layout(vectors, maps, files, request.heads, dtype)
 
 
-def _one_grid(model: Model, request: Request) -> tuple[int, int] | None:
+def _one_grid(manifest: Manifest, request: Request) -> tuple[int, int] | None:
     """The grid of every picture, where the way to bring pictures to size has only one."""
     policy = request.policy or request.preprocessing.policy
     if policy not in ("squash", "crop"):
         return None
-    geometry, _ = model.frame(_ANY, request)
+    geometry, _ = frame(manifest, _ANY, request)
     return geometry.grid

@@ -1,71 +1,39 @@
-"""Read, decode, compute, encode, write: side by side, in bounded memory, in the listing's order.
+"""Prepare, compute, encode, write: side by side, in bounded memory, in the listing's order.
 
-One thread reads ahead, one runs the network, one writes; pools decode and encode between them.
+One thread prepares ahead, one runs the network, one writes; pools decode and encode between them.
 Which pictures share a forward pass depends on the shard alone, so that a shard's bytes do not
 depend on where, when or beside what it is computed.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clsspec_serve.dataset.channel import Channel, Ended
 from clsspec_serve.dataset.layout import Layout
-from clsspec_serve.dataset.listing import Item
-from clsspec_serve.dataset.rows import Failure, Row, failure_of, row_of
-from clsspec_serve.dataset.sources.source import Source
+from clsspec_serve.dataset.preparing import Job, Preparation, Preparing
+from clsspec_serve.dataset.rows import Failure, Row, row_of
+from clsspec_serve.dataset.stalls import Times
 from clsspec_serve.dense.views import Pixels
-from clsspec_serve.errors import ImageError, UsageError, one_line
-from clsspec_serve.predictor import Model, Prepared
+from clsspec_serve.errors import UsageError, one_line
+from clsspec_serve.predictor import Model
+from clsspec_serve.preparation import Prepared
 from clsspec_serve.request import Request
 
+LOOK_AHEAD = 4
+"""Batches of pictures among which those of one shape are looked for."""
+
 Found = Mapping[str, NDArray[Any]]
-
-
-class Job(NamedTuple):
-    """A picture of a shard, and whether it is the shard's last one."""
-
-    shard: int
-    item: Item
-    last: bool
-
-
-@dataclass(frozen=True)
-class Workers:
-    """How many threads read, and how many decode; as many as decode encode."""
-
-    readers: int
-    decoders: int
-
-
-@dataclass
-class Times:
-    """Seconds that the stages have worked, or have been waited for."""
-
-    reading: float = 0.0
-    decoding: float = 0.0
-    model: float = 0.0
-    encoding: float = 0.0
-    writing: float = 0.0
-
-    @contextmanager
-    def spent(self, stage: str) -> Iterator[None]:
-        """The block is that stage."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            setattr(self, stage, getattr(self, stage) + time.monotonic() - start)
+Shape = tuple[int, ...]
 
 
 @dataclass
@@ -74,6 +42,7 @@ class _Pending:
 
     job: Job
     prepared: Prepared | Failure
+    shape: Shape = ()
     found: list[Found] = field(default_factory=list)
 
     @property
@@ -85,22 +54,22 @@ class _Pending:
 
 
 class Pipeline:
-    """A source's pictures through a model."""
+    """Pictures through a model."""
 
     def __init__(
         self,
-        source: Source,
+        preparation: Preparation,
         model: Model,
         request: Request,
         layout: Layout,
         *,
         batch_size: int,
-        workers: Workers,
+        encoders: int,
     ) -> None:
-        self._source, self._model, self._request = source, model, request
-        self._layout, self._batch_size, self._workers = layout, batch_size, workers
-        ahead = 2 * (batch_size + workers.decoders)
-        self._decoded: Channel[tuple[Job, Future[Prepared | Failure]]] = Channel(ahead)
+        self._preparation, self._model, self._request = preparation, model, request
+        self.layout, self._batch_size, self._encoders = layout, batch_size, encoders
+        ahead = 2 * (batch_size + encoders)
+        self._decoded: Channel[Preparing] = Channel(ahead)
         self._encoded: Channel[tuple[Job, Future[Row]]] = Channel(ahead)
         self._errors: list[BaseException] = []
         self.times = Times()
@@ -110,13 +79,8 @@ class Pipeline:
 
         Raises whatever a stage raised; no row is given after that.
         """
-        workers = self._workers
-        with (
-            ThreadPoolExecutor(workers.readers, "read") as readers,
-            ThreadPoolExecutor(workers.decoders, "decode") as decoders,
-            ThreadPoolExecutor(workers.decoders, "encode") as encoders,
-        ):
-            feeding = Thread(target=self._guarded, args=(self._feed, jobs, readers, decoders))
+        with ThreadPoolExecutor(self._encoders, "encode") as encoders:
+            feeding = Thread(target=self._guarded, args=(self._feed, jobs))
             writing = Thread(target=self._guarded, args=(self._write, write))
             feeding.start()
             writing.start()
@@ -128,8 +92,7 @@ class Pipeline:
                     self._encoded.close()
                 feeding.join()
                 writing.join()
-                for pool in (readers, decoders, encoders):
-                    pool.shutdown(cancel_futures=True)
+                encoders.shutdown(cancel_futures=True)
         if self._errors:
             raise self._errors[0]
 
@@ -137,43 +100,30 @@ class Pipeline:
         """Run a stage; when it fails, the others end."""
         try:
             stage(*arguments)
-        except Ended:
-            pass
         except BaseException as error:
-            self._errors.append(error)
+            # The last two are what a stage meets when another one has failed.
+            if not isinstance(error, Ended | CancelledError):
+                self._errors.append(error)
             self._decoded.break_off()
             self._encoded.break_off()
 
-    def _feed(
-        self, jobs: Iterable[Job], readers: ThreadPoolExecutor, decoders: ThreadPoolExecutor
-    ) -> None:
-        reads: deque[tuple[Job, Future[bytes | Failure]]] = deque()
-
-        def decode_first() -> None:
-            job, reading = reads.popleft()
-            with self.times.spent("reading"):
-                content = reading.result()
-            self._decoded.put((job, decoders.submit(self._prepare, content)))
-
-        for job in jobs:
-            reads.append((job, readers.submit(self._read, job.item)))
-            if len(reads) > 2 * self._workers.readers:
-                decode_first()
-        while reads:
-            decode_first()
+    def _feed(self, jobs: Iterable[Job]) -> None:
+        with closing(self._preparation.start(jobs, self.times)) as preparing:
+            for each in preparing:
+                self._decoded.put(each)
         self._decoded.close()
 
     def _compute(self, encoders: ThreadPoolExecutor) -> None:
+        """Views of one shape share a forward pass, when they are not far from each other."""
         waiting: deque[_Pending] = deque()
-        batch: list[Pixels] = []
+        batches: dict[Shape, list[tuple[_Pending, Pixels]]] = {}
 
-        def forward() -> None:
+        def forward(shape: Shape) -> None:
+            pictures, views = zip(*batches.pop(shape), strict=True)
             with self.times.spent("model"):
-                found = deque(self._model.forward(np.stack(batch), self._request))
-            batch.clear()
-            for pending in waiting:
-                while found and pending.lacking:
-                    pending.found.append(found.popleft())
+                answers = self._model.forward(np.stack(views), self._request)
+            for pending, found in zip(pictures, answers, strict=True):
+                pending.found.append(found)
 
         def pass_on() -> None:
             while waiting and not waiting[0].lacking:
@@ -183,15 +133,18 @@ class Pipeline:
         for job, decoding in self._decoded:
             with self.times.spent("decoding"):
                 prepared = decoding.result()
-            waiting.append(_Pending(job, prepared))
+            pending = _Pending(job, prepared)
+            waiting.append(pending)
             for view in () if isinstance(prepared, Failure) else prepared.views():
-                if batch and (len(batch) == self._batch_size or view.shape != batch[0].shape):
-                    forward()
-                    pass_on()
-                batch.append(view)
-            if job.last and batch:
-                forward()
+                pending.shape = view.shape
+                batch = batches.setdefault(view.shape, [])
+                batch.append((pending, view))
+                if len(batch) == self._batch_size:
+                    forward(view.shape)
             pass_on()
+            while batches and (job.last or len(waiting) >= LOOK_AHEAD * self._batch_size):
+                forward(waiting[0].shape)
+                pass_on()
         self._encoded.close()
 
     def _write(self, write: Callable[[Job, Row], None]) -> None:
@@ -201,28 +154,12 @@ class Pipeline:
             with self.times.spent("writing"):
                 write(job, row)
 
-    def _read(self, item: Item) -> bytes | Failure:
-        if item.problem is not None:
-            return Failure("unreadable", item.problem)
-        try:
-            return self._source.read(item)
-        except ImageError as error:
-            return failure_of(error)
-
-    def _prepare(self, content: bytes | Failure) -> Prepared | Failure:
-        if isinstance(content, Failure):
-            return content
-        try:
-            return self._model.prepare(content, self._request)
-        except ImageError as error:
-            return failure_of(error)
-
     def _encode(self, pending: _Pending) -> Row:
         if isinstance(pending.prepared, Failure):
             return Row(pending.job.item, failure=pending.prepared)
         found: Sequence[Found] = pending.found
         prediction = self._model.finish(pending.prepared, found, self._request)
         try:
-            return row_of(pending.job.item, prediction, self._layout)
+            return row_of(pending.job.item, prediction, self.layout)
         except UsageError as error:
             return Row(pending.job.item, failure=Failure("beyond float16", one_line(error)))

@@ -1,6 +1,6 @@
 """A run's folder: what is to be done, what is done, and that it is still the same run.
 
-run.json              the fingerprint and the layout; written when the listing is complete
+run.json              what is asked, the fingerprint, the layout, and the listings that there are
 listing/0.parquet     the pictures, in order; --append adds 1.parquet, ...
 rows/, samples/, NAME.zarr/    the results, see `sinks`
 shards/000000.json    the record of a shard that is done
@@ -8,25 +8,27 @@ shards/000000.json    the record of a shard that is done
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from clsspec_serve.choices import DType
+from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.fingerprint import differences
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.listing import Item, Listing, difference, write_listing
 from clsspec_serve.dataset.shards import Record, read_records
 from clsspec_serve.dataset.sinks.maps import write_metadata
-from clsspec_serve.dataset.sources.source import Source
+from clsspec_serve.dataset.sources.source import Place, Source
 from clsspec_serve.dataset.trees import Tree, writing_to
 from clsspec_serve.errors import DatasetError, OutputError, first_problem
 from clsspec_serve.schema import Count, Positive, Strict
 
 STATE = "run.json"
 SCHEMA_VERSION = 1
+_PLACES = ("source", "place", "model")
+"""What may have moved since a run was begun."""
 
 
 class Part(Strict):
@@ -39,13 +41,18 @@ class Part(Strict):
 
 
 class State(Strict):
-    """What `run.json` says."""
+    """What `run.json` says: enough for any machine that reaches these places to compute a shard.
+
+    `source`, `model`: as they were named, the model's folder as an absolute path; None is the
+    embedded one. `place`: where the pictures are. `vectors`, `maps`, `files`: see `Layout`.
+    """
 
     schema_version: int = SCHEMA_VERSION
     source: str
+    place: Place
+    model: str | None
+    asked: Asked
     fingerprint: dict[str, str]
-    dtype: DType
-    shard_size: Positive
     vectors: dict[str, Positive]
     maps: dict[str, tuple[Positive, Positive, Positive]]
     files: dict[str, str]
@@ -94,51 +101,36 @@ def is_run(tree: Tree) -> bool:
     return tree.exists(STATE)
 
 
-def begin(
-    tree: Tree,
-    name: str,
-    fingerprint: Mapping[str, str],
-    layout: Layout,
-    shard_size: int,
-) -> State:
+def begin(tree: Tree, state: State) -> None:
     """Make a new folder that of a run, without pictures so far; raises `OutputError`."""
     if tree.exists("") and next(tree.walk(), None) is not None:
         raise OutputError(f"{tree.name} has files and no {STATE}; accepted is a new folder")
-    state = State(
-        source=name,
-        fingerprint=dict(fingerprint),
-        dtype=layout.dtype,
-        shard_size=shard_size,
-        vectors=layout.vectors,
-        maps=layout.maps,
-        files=layout.files,
-        parts=(),
-    )
     _write_state(tree, state)
-    return state
 
 
-def resume(
-    tree: Tree,
-    source: Source,
-    fingerprint: Mapping[str, str],
-    layout: Layout,
-    *,
-    append: bool = False,
-) -> Run:
+def resume(tree: Tree, source: Source, layout: Layout, now: State, *, append: bool = False) -> Run:
     """Go on with a run: list its pictures, or see that they are the same.
 
-    Raises `DatasetError` where the fingerprint or the source is not the same any more, and says in
-    what. With `append` pictures that are new in the source are added as further shards.
+    `now`: what the run would be if it were begun anew. Raises `DatasetError` where its fingerprint
+    or the source is not the same any more, and says in what. With `append` pictures that are new in
+    the source are added as further shards.
     """
     state = read_state(tree)
-    found = differences(state.fingerprint, fingerprint)
+    found = differences(state.fingerprint, now.fingerprint)
     if found:
         raise DatasetError(f"{tree.name} was begun otherwise: {'; '.join(found)}")
-    run = Run(tree, state)
+    moved = state.model_copy(update={name: getattr(now, name) for name in _PLACES})
+    if moved != state:
+        _write_state(tree, moved)
+    return _listed(Run(tree, moved), source, layout, append)
+
+
+def _listed(run: Run, source: Source, layout: Layout, append: bool) -> Run:
+    tree, state = run.tree, run.state
+    shard_size = state.asked.shard_size
     with tree.scratch() as folder:
         file = folder / "listing.parquet"
-        now = _list(source.items(), file, len(state.parts), state.shard_size)
+        now = _list(source.items(), file, len(state.parts), shard_size)
         if not now.pictures:
             raise DatasetError(f"{state.source}: has no pictures")
         if [now.sha256] == [part.sha256 for part in state.parts]:
@@ -157,12 +149,12 @@ def resume(
                 known = {item.id for item in run.all_items()}
                 new = (item for item in listed if item.id not in known)
                 file = folder / "more.parquet"
-                now = _list(new, file, len(state.parts), state.shard_size)
+                now = _list(new, file, len(state.parts), shard_size)
         if not now.pictures:
             return run
         tree.place(file, now.file)
     longer = state.model_copy(update={"parts": (*state.parts, now)})
-    write_metadata(tree, layout, longer.shards, state.shard_size)
+    write_metadata(tree, layout, longer.shards, shard_size)
     # The last step: from here on there are more pictures.
     _write_state(tree, longer)
     return Run(tree, longer)

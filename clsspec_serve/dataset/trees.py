@@ -37,6 +37,11 @@ class Tree(Protocol):
         """The folder, as people write it."""
         ...
 
+    @property
+    def address(self) -> str:
+        """The folder, as `open_tree` finds it from any working directory."""
+        ...
+
     def walk(self, below: str = "") -> Iterator[Entry]:
         """Every file below a folder, in an order that depends on the names alone."""
         ...
@@ -88,6 +93,10 @@ class LocalTree:
     @property
     def name(self) -> str:
         return str(self._root)
+
+    @property
+    def address(self) -> str:
+        return os.path.abspath(self._root)
 
     def walk(self, below: str = "") -> Iterator[Entry]:
         return self._walk(below, frozenset())
@@ -181,7 +190,7 @@ class RemoteTree:
             self._files, self._root = fsspec.core.url_to_fs(address.rstrip("/"))
         except (ImportError, ValueError) as error:
             raise UsageError(f"{address}: {one_line(error)}") from error
-        self.name = address.rstrip("/")
+        self.name = self.address = address.rstrip("/")
 
     def walk(self, below: str = "") -> Iterator[Entry]:
         found = self._files.find(self._path(below), detail=True)

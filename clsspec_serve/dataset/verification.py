@@ -69,7 +69,7 @@ def _wrong_rows(run: Run, record: Record, path: str) -> Iterator[str]:
         yield f"{path}: is no table of rows: {error}"
         return
     items = run.items(record.shard)
-    first = record.shard * run.state.shard_size
+    first = record.shard * run.state.asked.shard_size
     rows, ids, errors = (table.column(name).to_pylist() for name in columns)
     if ids != [item.id for item in items] or rows != [*range(first, first + len(items))]:
         yield f"{path}: has other pictures than the listing"

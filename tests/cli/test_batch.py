@@ -25,7 +25,7 @@ def test_a_data_set_becomes_a_table_and_the_summary_says_what_failed(
     result = clsspec("batch", source, "--out", out, "--model", tiny_bundle, "--tasks", "cls")
     assert result.code == 0, result.err
     *_, summary = result.err.splitlines()
-    assert summary.startswith(f"{out}: 6 pictures in 1 shards, ")
+    assert summary.startswith(f"{out}: 6 pictures in 1 shard, ")
     assert summary.endswith(" images/s; 1 failed: 1 no picture")
     found = pq.read_table(out / "rows").to_pylist()
     assert [row["id"] for row in found] == [*(f"{index}.png" for index in range(5)), "broken.png"]
@@ -61,7 +61,7 @@ def test_too_many_failures_end_the_run_with_one_line(
     result = clsspec(*command, "--max-errors", "0")
     assert result.code == 1
     assert result.err.splitlines()[-1].startswith(
-        "clsspec: 1 pictures failed, the last one broken.png: is not an image; accepted are JPEG"
+        "clsspec: 1 picture failed, the last one broken.png: is not an image; accepted are JPEG"
     )
     assert result.err.splitlines()[-1].endswith("; accepted are 0 (--max-errors)")
     assert clsspec(*command, "--max-errors", "1").code == 0
@@ -78,7 +78,7 @@ def test_a_run_that_has_failed_too_often_before_is_not_gone_on_with(
     result = clsspec(*command, *shards, "--max-errors", "0")
     assert result.code == 1
     assert result.err.splitlines()[-1] == (
-        "clsspec: 1 pictures have failed before; accepted are 0 (--max-errors)"
+        "clsspec: 1 picture failed before; accepted are 0 (--max-errors)"
     )
     assert clsspec(*command, *shards, "--max-errors", "2").code == 0
 

@@ -17,11 +17,14 @@ GROWTH = 15
 _PROGRAM = """
 import sys
 from clsspec_serve import load
+from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.batch import Settings, work_off
+from clsspec_serve.dataset.runners.here import Here
+from clsspec_serve.dataset.working import Threads
 
 model = load(sys.argv[1], threads=1)
-settings = Settings(sys.argv[2], sys.argv[3], shard_size=200, batch_size=8)
-work_off(model, model.request(tasks=("cls", "patches", "depth"), policy="squash"), settings)
+asked = Asked(tasks=("cls", "patches", "depth"), policy="squash", shard_size=200)
+work_off(model.bundle, Settings(sys.argv[2], sys.argv[3], asked), Here(model, Threads()))
 print(open("/proc/self/status").read())
 """
 

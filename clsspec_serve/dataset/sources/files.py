@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from clsspec_serve.dataset.listing import Item
-from clsspec_serve.dataset.sources.source import Changed, Unreadable, text_of
+from clsspec_serve.dataset.sources.source import Changed, Place, Unreadable, text_of
 from clsspec_serve.dataset.trees import Entry, Tree
 from clsspec_serve.errors import one_line
 
@@ -19,6 +19,11 @@ class Files:
     def __init__(self, tree: Tree, walk: Walk) -> None:
         self._tree, self._walk = tree, walk
 
+    @property
+    def place(self) -> Place:
+        """See `Source`."""
+        return Place(kind="files", root=self._tree.address)
+
     def items(self) -> Iterator[Item]:
         """See `Source`."""
         for entry in self._walk():
@@ -31,18 +36,20 @@ class Files:
                 problem=problem,
             )
 
+
+class FileReader:
+    """Reads whole files of a tree, which have to be those that were listed."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
     def read(self, item: Item) -> bytes:
-        """See `Source`."""
-        return read_file(self._tree, item)
-
-
-def read_file(tree: Tree, item: Item) -> bytes:
-    """A whole file, which has to be the one that was listed; raises `Unreadable`."""
-    try:
-        content = tree.read(item.file)
-        entry = tree.entry(item.file)
-    except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror or one_line(error)}") from error
-    if (entry.size, entry.version) != (item.size, item.version) or len(content) != item.size:
-        raise Changed("was changed after it had been listed")
-    return content
+        """See `Reader`."""
+        try:
+            content = self._tree.read(item.file)
+            entry = self._tree.entry(item.file)
+        except OSError as error:
+            raise Unreadable(f"cannot be read: {error.strerror or one_line(error)}") from error
+        if (entry.size, entry.version) != (item.size, item.version) or len(content) != item.size:
+            raise Changed("was changed after it had been listed")
+        return content

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Literal, Protocol
 
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.errors import ImageError
+from clsspec_serve.schema import Strict
 
 SUFFIXES = frozenset(
     [
@@ -30,12 +31,32 @@ SUFFIXES = frozenset(
 """Of files that are taken for pictures; what they are is read from their bytes."""
 
 
+class Place(Strict):
+    """Where the bytes of listed pictures are, for any process that is to read them.
+
+    `kind`: what files the pictures are in. `root`: the address of the tree. `column`: of tables.
+    """
+
+    kind: Literal["files", "tars", "tables"]
+    root: str
+    column: str | None = None
+
+
 class Source(Protocol):
     """A data set's pictures."""
+
+    @property
+    def place(self) -> Place:
+        """Where they are; `open_reader` reads there."""
+        ...
 
     def items(self) -> Iterator[Item]:
         """All of them, in an order that depends on the data set alone; raises `DatasetError`."""
         ...
+
+
+class Reader(Protocol):
+    """Reads listed pictures."""
 
     def read(self, item: Item) -> bytes:
         """The encoded bytes of one; raises `Unreadable`. Several threads may read at once."""

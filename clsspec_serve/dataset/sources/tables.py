@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clsspec_serve.dataset.listing import Item
-from clsspec_serve.dataset.sources.source import Changed, Unreadable, text_of
+from clsspec_serve.dataset.sources.source import Changed, Place, Unreadable, text_of
 from clsspec_serve.dataset.trees import Entry, Tree
 from clsspec_serve.errors import DatasetError, one_line
 
@@ -30,9 +30,11 @@ class Tables:
 
     def __init__(self, tree: Tree, entries: Sequence[Entry], column: str | None) -> None:
         self._tree, self._entries, self._column = tree, entries, column
-        self._groups: OrderedDict[tuple[str, int], list[Any]] = OrderedDict()
-        self._lengths: dict[str, list[int]] = {}
-        self._lock = Lock()
+
+    @property
+    def place(self) -> Place:
+        """See `Source`."""
+        return Place(kind="tables", root=self._tree.address, column=self._column)
 
     def items(self) -> Iterator[Item]:
         """See `Source`."""
@@ -48,8 +50,18 @@ class Tables:
             for row in range(rows):
                 yield Item(f"{name}#{row}", entry.path, row, version=version)
 
+
+class TableReader:
+    """Reads rows of the tables of a tree, which have to be those that were listed."""
+
+    def __init__(self, tree: Tree, column: str | None) -> None:
+        self._tree, self._column = tree, column
+        self._groups: OrderedDict[tuple[str, int], list[Any]] = OrderedDict()
+        self._lengths: dict[str, list[int]] = {}
+        self._lock = Lock()
+
     def read(self, item: Item) -> bytes:
-        """See `Source`."""
+        """See `Reader`."""
         try:
             value = self._value(item)
             if isinstance(value, dict):

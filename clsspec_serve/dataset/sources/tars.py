@@ -6,7 +6,13 @@ import tarfile
 from collections.abc import Iterator, Sequence
 
 from clsspec_serve.dataset.listing import Item
-from clsspec_serve.dataset.sources.source import Changed, Unreadable, is_picture, text_of
+from clsspec_serve.dataset.sources.source import (
+    Changed,
+    Place,
+    Unreadable,
+    is_picture,
+    text_of,
+)
 from clsspec_serve.dataset.trees import Entry, Tree
 from clsspec_serve.errors import one_line
 
@@ -20,6 +26,11 @@ class Tars:
 
     def __init__(self, tree: Tree, entries: Sequence[Entry]) -> None:
         self._tree, self._entries = tree, entries
+
+    @property
+    def place(self) -> Place:
+        """See `Source`."""
+        return Place(kind="tars", root=self._tree.address)
 
     def items(self) -> Iterator[Item]:
         """See `Source`."""
@@ -39,8 +50,15 @@ class Tars:
                 problem = f"is no whole tar file: {one_line(error)}"
                 yield Item(text_of(entry.path), entry.path, version=version, problem=problem)
 
+
+class TarReader:
+    """Reads members of the tars of a tree, which have to be those that were listed."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
     def read(self, item: Item) -> bytes:
-        """See `Source`."""
+        """See `Reader`."""
         try:
             content = self._tree.read(item.file, item.position, item.size)
             entry = self._tree.entry(item.file)

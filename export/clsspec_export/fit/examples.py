@@ -20,7 +20,8 @@ from clsspec_serve.evaluation.datasets.samples import (
     SegmentationSample,
 )
 from clsspec_serve.heads import AnyHead
-from clsspec_serve.predictor import Model, Prepared, batches
+from clsspec_serve.predictor import Model, batches
+from clsspec_serve.preparation import Prepared
 from clsspec_serve.request import Request, framing
 from clsspec_serve.schema import Output
 from clsspec_serve.transform import plan

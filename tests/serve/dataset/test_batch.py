@@ -25,6 +25,8 @@ from http_server import colour_bundle
 from PIL import Image
 
 from clsspec_serve import Geometry, load
+from clsspec_serve.dataset.runners.here import Here
+from clsspec_serve.dataset.working import Threads
 from clsspec_serve.errors import DatasetError, OutputError, UsageError
 from clsspec_serve.request import Options
 
@@ -160,7 +162,7 @@ def test_a_run_goes_on_where_it_ended_and_ends_the_same(
     out, whole = tmp_path / "out", tmp_path / "whole"
     options = ALL | {"policy": "squash"}
     computed(bundle, source, whole, options)
-    with pytest.raises(DatasetError, match=r"1 pictures failed, the last one 006\.png: is not an"):
+    with pytest.raises(DatasetError, match=r"1 picture failed, the last one 006\.png: is not an"):
         computed(bundle, source, out, options, max_errors=0)
     assert sorted(os.listdir(out / "shards")) == ["000000.json"]
     before = {name: (out / name).stat().st_mtime_ns for name in ("rows/000000.parquet",)}
@@ -176,7 +178,8 @@ def test_another_batch_of_readers_and_threads_gives_the_same_bytes(
     bundle: Path, source: Path, tmp_path: Path
 ) -> None:
     computed(bundle, source, tmp_path / "0", ALL)
-    computed(bundle, source, tmp_path / "1", ALL, readers=7, decoders=5)
+    many = Here(load(bundle, threads=1), Threads(7, 5))
+    computed(bundle, source, tmp_path / "1", ALL, runner=many)
     assert tree(tmp_path / "0") == tree(tmp_path / "1")
 
 

@@ -85,7 +85,7 @@ def test_results_in_s3_are_those_that_are_written_here_and_a_run_goes_on(
     bundle: Path, folder: Path, tmp_path: Path, store: s3fs.S3FileSystem
 ) -> None:
     computed(bundle, folder, tmp_path / "here", OPTIONS)
-    with pytest.raises(DatasetError, match="1 pictures failed"):
+    with pytest.raises(DatasetError, match="1 picture failed"):
         computed(bundle, folder, "s3://data/out", OPTIONS, max_errors=0)
     assert store.ls("data/out/shards") == ["data/out/shards/000000.json"]
     assert computed(bundle, folder, "s3://data/out", OPTIONS).computed == 6

@@ -8,6 +8,7 @@ import pytest
 from dataset_sources import as_folder, as_table, as_tar, named, picture
 
 from clsspec_serve.dataset.sources.find import find_source
+from clsspec_serve.dataset.sources.reading import open_reader
 from clsspec_serve.dataset.sources.source import Changed, Source, Unreadable
 from clsspec_serve.errors import DatasetError, UsageError
 
@@ -15,17 +16,18 @@ PICTURES = named(7)
 
 
 def contents(source: Source) -> dict[str, bytes]:
-    return {item.id: source.read(item) for item in source.items()}
+    reader = open_reader(source.place)
+    return {item.id: reader.read(item) for item in source.items()}
 
 
 def problems(source: Source) -> dict[str, str]:
     """Each picture's id and why it cannot be read; an empty text where it can."""
-    found = {}
+    found, reader = {}, open_reader(source.place)
     for item in source.items():
         reason = item.problem or ""
         if not reason:
             try:
-                source.read(item)
+                reader.read(item)
             except Unreadable as error:
                 reason = str(error)
         found[item.id] = reason
@@ -116,7 +118,7 @@ def test_tables_have_paths_or_both_as_hugging_face_writes_them(tmp_path: Path) -
         "hf.parquet#4": "the table has nothing there",
     }
     items = list(source.items())
-    assert [source.read(item) for item in items[:2]] == [b"1", b"x"]
+    assert [open_reader(source.place).read(item) for item in items[:2]] == [b"1", b"x"]
     paths = find_source(f"{tmp_path}/paths.parquet")
     assert list(problems(paths).values()) == ["", "the table has nothing there"]
 
@@ -152,11 +154,12 @@ def test_what_was_changed_after_the_listing_is_not_read(tmp_path: Path, kind: st
     (item,) = source.items()
     status = os.stat(tmp_path / path)
     os.utime(tmp_path / path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    reader = open_reader(source.place)
     with pytest.raises(Changed, match="changed after it had been listed"):
-        source.read(item)
+        reader.read(item)
     os.remove(tmp_path / path)
     with pytest.raises(Unreadable, match="cannot be read"):
-        source.read(item)
+        reader.read(item)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,32 @@
+"""Shards in this process, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clsspec_serve.dataset.rows import Row
+from clsspec_serve.dataset.run import Run
+from clsspec_serve.dataset.runners.runner import Done, News, Tell
+from clsspec_serve.dataset.stalls import Stalls
+from clsspec_serve.dataset.working import Threads, pipeline_of, work
+from clsspec_serve.predictor import Model
+
+
+class Here:
+    """A model that is loaded here."""
+
+    def __init__(self, model: Model, threads: Threads) -> None:
+        self._model, self._threads = model, threads
+
+    def run(self, run: Run, shards: Sequence[int], tell: Tell, done: Done) -> None:
+        """See `Runner`."""
+        pipeline = pipeline_of(run, self._model, self._threads)
+        stalls = Stalls(pipeline.times)
+        work(run, pipeline, shards, seen=lambda row: tell(news_of(row, stalls)), done=done)
+
+
+def news_of(row: Row, stalls: Stalls) -> News:
+    """That one row is there."""
+    if row.failure is None:
+        return News(1, slowest=stalls.slowest())
+    return News(1, 1, f"{row.item.id}: {row.failure.reason}", stalls.slowest())
