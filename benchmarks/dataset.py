@@ -1,165 +1,167 @@
 """What a data set's run costs beyond its work, with the embedded model and JPEGs of 500 x 375.
 
-In each round every candidate does the same pictures in a process of its own, in alternating order,
-and ratios are taken round by round.
+In each round every candidate works in a process of its own, in alternating order, and ratios are
+taken round by round; medians are printed. The pictures are in the page cache. `dataset_work.py` has
+the candidates:
 
-- `clsspec batch`, whole: listing, reading, the network, Zarr and Parquet, hashes, fsync.
-- a plain loop: open, predict in batches, and the same arrays written by zarr and pyarrow, once.
-- the same two with a network that costs nothing, beside Pillow's decoding and resizing alone.
+- work: `clsspec batch`, whole, beside a plain loop: open, predict in batches, and the same arrays
+  written by zarr and pyarrow, without ids, failures, hashes and fsync.
+- loader: the same beside a PyTorch DataLoader, with as many worker processes as cores, lists and
+  np.save. Its network is that of `clsspec batch` on the same engine in the same settings, so that
+  only the rest differs. This network normalises by itself, so the workers only open and resize,
+  and send bytes: less than they would for a network of PyTorch.
+- ceiling: with an engine that takes no time, beside Pillow reading, decoding and resizing in a
+  thread for each core; with [CLS] alone, and with patch maps.
+- device: with an engine that sleeps for a fixed time, a stand-in for another device, beside as many
+  of its batches in a bare loop. It takes the pictures at 60 % of Pillow's speed.
+- fp32, fp16: ready rows through the writer of shards, in MB of patch maps, beside the same maps
+  written as they are, with fsync.
 
-    python benchmarks/dataset.py [--rounds 5] [--pictures 400]
+    python benchmarks/dataset.py [--rounds 5] [--pictures 1024] [--only work loader]
+
+Where there is no network, there are `MANY` times as many pictures.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
+from dataset_work import BATCH
 from serving_clients import jpegs
 
-from clsspec_serve.dataset.batch import Settings, work_off
-from clsspec_serve.engines.protocol import Arrays
-from clsspec_serve.models import find_bundle
-from clsspec_serve.predictor import Model, start
-from clsspec_serve.request import Options
-
-OPTIONS: Options = {"tasks": ("cls", "patches"), "policy": "squash"}
-SIDE = 256
+MANY = 4
+LOAD = 0.6
+"""Of Pillow's speed: that of the stand-in engine."""
+_PILLOW = "Pillow in threads"
 
 
-class Free:
-    """An engine that costs nothing: of each output the same zeros."""
+class Took(NamedTuple):
+    """Seconds of CPU and of the clock, for `amount` pictures or MB."""
 
-    name = "none"
-    precision = "fp32"
+    cpu: float
+    wall: float
+    amount: float
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, Any]:
-        """See `Engine`."""
-        count = len(inputs["pixels"])
-        shapes = {"cls": (192,), "patches": (SIDE // 16, SIDE // 16, 192)}
-        return {name: np.broadcast_to(np.float32(0), (count, *shapes[name])) for name in outputs}
+    @property
+    def cost(self) -> float:
+        """Seconds of CPU for each."""
+        return self.cpu / self.amount
 
-
-def model(free: bool) -> Model:
-    """The embedded one, set up as `clsspec batch` does."""
-    loaded = start(find_bundle(None), shared=True)
-    if free:
-        loaded.engine = Free()  # type: ignore[assignment]
-    return loaded
+    @property
+    def speed(self) -> float:
+        """In a second of the clock."""
+        return self.amount / self.wall
 
 
-def batch(source: Path, out: Path, loaded: Model) -> None:
-    """The run."""
-    settings = Settings(str(source), str(out), shard_size=256, decoders=os.cpu_count() or 1)
-    work_off(loaded, loaded.request(**OPTIONS), settings)
+class Table(NamedTuple):
+    """Candidates beside the first of them.
+
+    `many`: with more pictures. `costs`: the first one's CPU, too, is something to compare with.
+    """
+
+    candidates: tuple[str, ...]
+    unit: str = "picture"
+    many: bool = True
+    costs: bool = True
 
 
-def loop(source: Path, out: Path, loaded: Model) -> None:
-    """As a user would write it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    import zarr
-
-    paths = sorted(source.iterdir())
-    out.mkdir()
-    array, vectors = None, []
-    for index, found in enumerate(loaded.predict(paths, **OPTIONS)):
-        if array is None:
-            shape = found.patches.shape
-            whole = np.empty((len(paths), *shape), np.float32)
-            array = zarr.create_array(
-                str(out / "patches.zarr"),
-                shape=whole.shape,
-                shards=(256, *shape),
-                chunks=(1, *shape),
-                dtype="float32",
-                compressors=None,
-            )
-        whole[index] = found.patches
-        vectors.append(found.cls)
-        if (index + 1) % 256 == 0 or index + 1 == len(paths):
-            first = index // 256 * 256
-            array[first : index + 1] = whole[first : index + 1]
-    column = pa.FixedSizeListArray.from_arrays(np.concatenate(vectors), len(vectors[0]))
-    pq.write_table(pa.table({"id": [path.name for path in paths], "cls": column}), out / "rows.pq")
-
-
-def pillow(source: Path, out: Path, loaded: Model) -> None:
-    """Decoding and resizing alone, on all cores."""
-
-    def one(path: Path) -> None:
-        with Image.open(path) as picture:
-            np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(one, sorted(source.iterdir())))
-
-
-WORK: dict[str, tuple[Callable[[Path, Path, Model], None], bool]] = {
-    "plain loop": (loop, False),
-    "clsspec batch": (batch, False),
-    "Pillow: decode and resize": (pillow, True),
-    "plain loop, free network": (loop, True),
-    "clsspec batch, free network": (batch, True),
+TABLES = {
+    "work": Table(("plain loop", "`clsspec batch`"), many=False),
+    "loader": Table(("PyTorch DataLoader", "`clsspec batch`"), many=False),
+    "ceiling": Table((_PILLOW, "free engine: cls", "free engine: cls, patches")),
+    "device": Table(
+        ("stand-in engine alone", "stand-in engine: cls", "stand-in engine: cls, patches"),
+        costs=False,
+    ),
+    "fp32": Table(("write and fsync, fp32", "shard writer, fp32"), "MB"),
+    "fp16": Table(("write and fsync, fp16", "shard writer, fp16"), "MB"),
 }
 
 
-def measured(name: str, source: Path) -> tuple[float, float]:
-    """Seconds of CPU and of the clock for each picture, in a process of its own."""
+def photographs(folder: Path, count: int) -> Path:
+    """A folder of so many files."""
+    folder.mkdir()
+    contents = jpegs()
+    for index in range(count):
+        (folder / f"{index:06}.jpg").write_bytes(contents[index % len(contents)])
+    return folder
+
+
+def measured(candidate: str, source: Path, seconds: float = 0) -> Took:
+    """What it took, in a process of its own; `seconds`: of the stand-in engine, for a batch."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
-        command = [sys.executable, __file__, "--work", name, str(source), f"{folder}/out"]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    cpu, wall = json.loads(output)
-    count = len(list(source.iterdir()))
-    return cpu / count, wall / count
+        program = Path(__file__).with_name("dataset_work.py")
+        command = [
+            sys.executable,
+            *map(str, (program, candidate, source, f"{folder}/out", seconds)),
+        ]
+        result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{candidate}: {result.stderr}")
+    return Took(*json.loads(result.stdout))
+
+
+def compared(names: list[str], pictures: int, rounds: int) -> tuple[dict[str, list[Took]], float]:
+    """What each candidate of these tables took in each round, and the stand-in's time for a batch.
+
+    That time is made before the first round.
+    """
+    many = {each: TABLES[name].many for name in names for each in TABLES[name].candidates}
+    found: dict[str, list[Took]] = {candidate: [] for candidate in many}
+    with tempfile.TemporaryDirectory() as folder:
+        sources = {
+            False: photographs(Path(folder) / "few", pictures),
+            True: photographs(Path(folder) / "many", MANY * pictures),
+        }
+        seconds = BATCH / (LOAD * measured(_PILLOW, sources[True]).speed)
+        for index in range(rounds):
+            for candidate in many if index % 2 else reversed(many):
+                found[candidate].append(measured(candidate, sources[many[candidate]], seconds))
+    return found, seconds
+
+
+def print_table(table: Table, found: dict[str, list[Took]]) -> None:
+    """A row for each candidate: medians, and of the ratios to the first one in the same round."""
+    base = found[table.candidates[0]]
+    speed = f"{table.unit}s/s" if table.unit == "picture" else f"{table.unit}/s"
+    columns = [speed, "of the first", f"CPU ms per {table.unit}"] + ["of the first"] * table.costs
+    print(f"| | {' | '.join(columns)} |")
+    print("|---" * (1 + len(columns)) + "|")
+    for name in table.candidates:
+        rounds = found[name]
+        pairs = [*zip(rounds, base, strict=True)]
+        cells = [
+            f"{median(each.speed for each in rounds):.1f}",
+            f"{median(each.speed / first.speed for each, first in pairs):.3f}",
+            f"{1000 * median(each.cost for each in rounds):.2f}",
+        ]
+        if table.costs:
+            cells.append(f"{median(each.cost / first.cost for each, first in pairs):.3f}")
+        print(f"| {' | '.join([name, *cells])} |")
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=400)
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--pictures", type=int, default=1024)
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=[*TABLES], metavar="TABLE")
     given = parser.parse_args()
-    if given.work:
-        work, free = WORK[given.work[0]]
-        loaded = model(free)
-        cpu, wall = time.process_time(), time.monotonic()
-        work(Path(given.work[1]), Path(given.work[2]), loaded)
-        print(json.dumps([time.process_time() - cpu, time.monotonic() - wall]))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "set"
-        source.mkdir()
-        contents = jpegs()
-        for index in range(given.pictures):
-            (source / f"{index:06}.jpg").write_bytes(contents[index % len(contents)])
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in WORK}
-        for index in range(given.rounds):
-            for name in WORK if index % 2 else reversed(WORK):
-                found[name].append(measured(name, source))
-    print("| | CPU ms per picture | over its base | pictures/s | of its base |")
-    print("|---|---|---|---|---|")
-    for name, rounds in found.items():
-        base = found["Pillow: decode and resize" if "free" in name else "plain loop"]
-        pairs = list(zip(rounds, base, strict=True))
-        cpu = statistics.median(each[0] for each in rounds)
-        wall = statistics.median(each[1] for each in rounds)
-        costs = statistics.median(each[0] / other[0] for each, other in pairs)
-        speeds = statistics.median(other[1] / each[1] for each, other in pairs)
-        print(f"| {name} | {1000 * cpu:.1f} | {costs:.3f} | {1 / wall:.1f} | {speeds:.3f} |")
+    found, seconds = compared(given.only, given.pictures, given.rounds)
+    for name in given.only:
+        print(f"\n{name}:\n")
+        if name == "device":
+            print(
+                f"No device: a stand-in that sleeps {1000 * seconds:.1f} ms for {BATCH} pictures.\n"
+            )
+        print_table(TABLES[name], found)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,13 @@ def first_problem(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
+def reason_of(error: Exception) -> str:
+    """Why a description could not be read: pydantic's first reason, or the error's own words."""
+    from pydantic import ValidationError
+
+    return first_problem(error) if isinstance(error, ValidationError) else one_line(error)
+
+
 class ClsspecError(Exception):
     """Anything clsspec refuses or fails to do; `str(error)` is fit for a user's eyes."""
 

@@ -1,6 +1,8 @@
-"""A run over a data set in a process of its own, with an engine that takes its time.
+"""A run over a data set in a process of its own, on any runner.
 
-python tests/dataset_process.py BUNDLE SOURCE OUT
+python tests/dataset_process.py BUNDLE SOURCE OUT [here|processes|ray|ray-decoders]
+
+Here the engine takes its time. A Ray cluster is one of its own, with three CPUs to its name.
 """
 
 from __future__ import annotations
@@ -11,27 +13,53 @@ from pathlib import Path
 
 import numpy as np
 
+from clsspec_serve.bundle import open_bundle
 from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.batch import Settings, work_off
 from clsspec_serve.dataset.runners.here import Here
+from clsspec_serve.dataset.runners.processes import Processes
+from clsspec_serve.dataset.runners.runner import Runner
+from clsspec_serve.dataset.worker import Resources
 from clsspec_serve.dataset.working import Threads
 from clsspec_serve.engines.protocol import Arrays
 
 SECONDS = 0.01
-"""Of each forward pass."""
+"""Of each picture's forward pass."""
+RESOURCES = Resources(1, Threads(2, 1))
 
 
-def main(bundle: str, source: str, out: str) -> None:
+def runner_of(name: str, bundle: Path) -> Runner:
+    """The runner of a name."""
+    if name == "here":
+        from http_server import observed
+
+        def slow(inputs: Arrays) -> None:
+            time.sleep(SECONDS * len(np.atleast_1d(inputs["pixels"])))
+
+        return Here(observed(bundle, slow), Threads(2, 2))
+    if name == "processes":
+        return Processes(2, RESOURCES)
+    import ray
+
+    from clsspec_serve.dataset.runners.on_ray import OnRay
+
+    ray.init(
+        address="local",
+        num_cpus=3,
+        object_store_memory=200_000_000,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    return OnRay(1, 1, 2, RESOURCES) if name == "ray-decoders" else OnRay(2, 1, 0, RESOURCES)
+
+
+def main(bundle: str, source: str, out: str, runner: str = "here") -> None:
     """Run it to the end."""
-    from http_server import observed
-
-    def slow(inputs: Arrays) -> None:
-        time.sleep(SECONDS * len(np.atleast_1d(inputs["pixels"])))
-
-    model = observed(Path(bundle), slow)
     asked = Asked(tasks=("cls", "patches", "depth"), policy="squash", shard_size=4, batch_size=3)
+    chosen = runner_of(runner, Path(bundle))
     print("begun", flush=True)
-    work_off(model.bundle, Settings(source, out, asked, bundle), Here(model, Threads(2, 2)))
+    summary = work_off(open_bundle(Path(bundle)), Settings(source, out, asked, bundle), chosen)
+    print(summary.text(), flush=True)
 
 
 if __name__ == "__main__":

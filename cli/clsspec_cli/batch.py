@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,11 @@ from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.pictures import image_limits, network_size
 from clsspec_serve.choices import DType
+
+if TYPE_CHECKING:
+    from clsspec_serve.bundle import Bundle
+    from clsspec_serve.dataset.asked import Asked
+    from clsspec_serve.dataset.runners.runner import Runner
 
 Source = Annotated[
     str,
@@ -63,7 +68,35 @@ Column = Annotated[
 ]
 Readers = Annotated[
     int,
-    typer.Option(min=1, envvar="CLSSPEC_READERS", help="Threads that read files."),
+    typer.Option(min=1, envvar="CLSSPEC_READERS", help="Threads of a replica that read files."),
+]
+Decoders = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        envvar="CLSSPEC_DECODERS",
+        help="Threads of a replica that decode, as many as the engine's unless given; on Ray tasks "
+        "of one CPU each, on any node, that read, too.",
+        show_default=False,
+    ),
+]
+Replicas = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        envvar="CLSSPEC_REPLICAS",
+        help="Models beside each other, each in a process with --threads of the cores. One, or on "
+        "Ray as many as fit, unless given.",
+        show_default=False,
+    ),
+]
+RunnerName = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--runner",
+        envvar="CLSSPEC_RUNNER",
+        help="This machine, or the Ray cluster that RAY_ADDRESS names or that runs here.",
+    ),
 ]
 
 
@@ -85,6 +118,9 @@ def batch(
     precision: options.Precision = "fp32",
     threads: options.Threads = None,
     readers: Readers = 8,
+    decoders: Decoders = None,
+    replicas: Replicas = None,
+    runner: RunnerName = "local",
     background: options.Background = "ffffff",
     max_pixels: options.MaxPixels = 89_478_485,
 ) -> None:
@@ -97,10 +133,7 @@ def batch(
     options.require_dataset_extra()
     from clsspec_serve.dataset.asked import Asked
     from clsspec_serve.dataset.batch import Settings, work_off
-    from clsspec_serve.dataset.runners.here import Here
-    from clsspec_serve.dataset.working import Threads
     from clsspec_serve.layers import parse_layers, parse_tasks
-    from clsspec_serve.predictor import start
 
     asked = Asked(
         tasks=parse_tasks(tasks or "cls,patches"),
@@ -116,10 +149,54 @@ def batch(
     )
     settings = Settings(source, out, asked, model, column, max_errors, append)
     bundle = chosen_bundle(model)
-    loaded = start(bundle, engine=engine, precision=precision, threads=threads, shared=True)
-    runner = Here(loaded, Threads(readers, threads or os.cpu_count() or 1))
+    if runner == "ray":
+        computing = _on_ray(replicas, threads, decoders, readers)
+    else:
+        computing = _here(bundle, asked, replicas or 1, threads, decoders, readers)
     try:
-        print(work_off(bundle, settings, runner).text(), file=sys.stderr)
+        print(work_off(bundle, settings, computing).text(), file=sys.stderr)
     except KeyboardInterrupt:
         print("clsspec: interrupted; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _here(
+    bundle: Bundle,
+    asked: Asked,
+    replicas: int,
+    threads: int | None,
+    decoders: int | None,
+    readers: int,
+) -> Runner:
+    from clsspec_serve.dataset.runners.here import Here
+    from clsspec_serve.dataset.runners.processes import Processes
+    from clsspec_serve.dataset.worker import Resources
+    from clsspec_serve.dataset.working import Threads
+    from clsspec_serve.predictor import start
+
+    cores = threads or max(1, (os.cpu_count() or 1) // replicas)
+    own = Threads(readers, decoders or cores)
+    if replicas > 1:
+        return Processes(replicas, Resources(cores, own))
+    model = start(
+        bundle, engine=asked.engine, precision=asked.precision, threads=threads, shared=True
+    )
+    return Here(model, own)
+
+
+def _on_ray(
+    replicas: int | None, threads: int | None, decoders: int | None, readers: int
+) -> Runner:
+    options.require_ray_extra()
+    from clsspec_serve.dataset.runners.on_ray import OnRay, connect
+
+    runner = OnRay.sized(replicas, threads, decoders, readers)
+    asked = runner.replicas * runner.cpus + bool(runner.decoders)
+    there = sum(connect())
+    words = f"ray: {runner.replicas} x {runner.cpus} CPUs"
+    if runner.decoders:
+        words += f", and up to {runner.decoders} more for each that decode"
+    if asked > there:
+        words += f"; the cluster has {there}, what does not fit waits for more"
+    print(words, file=sys.stderr)
+    return runner

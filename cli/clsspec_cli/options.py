@@ -23,6 +23,11 @@ def require_dataset_extra() -> None:
     _require("dataset", "pyarrow", "zarr")
 
 
+def require_ray_extra() -> None:
+    """Raise `UsageError` naming the command that installs what a Ray cluster needs."""
+    _require("ray", "ray")
+
+
 def _require(extra: str, *packages: str) -> None:
     lacking = [name for name in packages if importlib.util.find_spec(name) is None]
     if lacking:

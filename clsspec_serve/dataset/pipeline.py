@@ -74,6 +74,11 @@ class Pipeline:
         self._errors: list[BaseException] = []
         self.times = Times()
 
+    @property
+    def failed(self) -> bool:
+        """Whether a stage has failed, and `run` is about to end."""
+        return bool(self._errors)
+
     def run(self, jobs: Iterable[Job], write: Callable[[Job, Row], None]) -> None:
         """Give each picture's row to `write`, in order, in a thread of its own.
 

@@ -89,10 +89,9 @@ class InThreads:
         try:
             for job in jobs:
                 reads.append((job, reading.submit(self._steps.read, job.item)))
-                if len(reads) > 2 * self._readers:
+                # The next shard may be long in coming.
+                while len(reads) > (0 if job.last else 2 * self._readers):
                     yield first()
-            while reads:
-                yield first()
             complete = True
         finally:
             for pool in (reading, decoding):

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.fingerprint import differences
 from clsspec_serve.dataset.layout import Layout
@@ -22,7 +20,7 @@ from clsspec_serve.dataset.shards import Record, read_records
 from clsspec_serve.dataset.sinks.maps import write_metadata
 from clsspec_serve.dataset.sources.source import Place, Source
 from clsspec_serve.dataset.trees import Tree, writing_to
-from clsspec_serve.errors import DatasetError, OutputError, first_problem
+from clsspec_serve.errors import DatasetError, OutputError, reason_of
 from clsspec_serve.schema import Count, Positive, Strict
 
 STATE = "run.json"
@@ -160,13 +158,17 @@ def _listed(run: Run, source: Source, layout: Layout, append: bool) -> Run:
     return Run(tree, longer)
 
 
+def open_run(tree: Tree) -> Run:
+    """A run as it is; raises `DatasetError`."""
+    return Run(tree, read_state(tree))
+
+
 def read_state(tree: Tree) -> State:
     """What `run.json` says; raises `DatasetError`."""
     try:
         return State.model_validate_json(tree.read(STATE))
     except (OSError, ValueError) as error:
-        reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
-        raise DatasetError(f"{tree.name}/{STATE} cannot be read: {reason}") from error
+        raise DatasetError(f"{tree.name}/{STATE} cannot be read: {reason_of(error)}") from error
 
 
 def _list(items: Iterator[Item], file: Path, number: int, shard_size: int) -> Part:

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from clsspec_serve.errors import OutputError, UsageError, one_line
 
 _SCRATCH = ".clsspec-"
+MISSING = -1
+"""The size of a file that is named, and not there."""
 
 
 class Entry(NamedTuple):
@@ -111,10 +113,15 @@ class LocalTree:
             path = f"{below}/{each.name}" if below else each.name
             if each.name.startswith(_SCRATCH):
                 continue
-            if each.is_dir():
+            try:
+                status = each.stat()
+            except OSError:  # a link to nothing
+                yield Entry(path, MISSING, "")
+                continue
+            if stat.S_ISDIR(status.st_mode):
                 yield from self._walk(path, above | {real})
-            elif each.is_file():
-                yield _entry(path, each.stat())
+            elif stat.S_ISREG(status.st_mode):
+                yield _entry(path, status)
 
     def entry(self, path: str) -> Entry:
         status = os.stat(self._root / path)
@@ -135,7 +142,7 @@ class LocalTree:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """See `Tree`; what a process that was killed has left behind is removed."""
+        """See `Tree`; what processes that were killed have left behind is removed."""
         with writing_to(self.name):
             self._root.mkdir(parents=True, exist_ok=True)
             folder = os.open(self._root, os.O_RDONLY)
@@ -146,11 +153,17 @@ class LocalTree:
                 raise OutputError(f"another process is at work in {self.name}") from None
             except OSError:  # there are file systems without locks
                 pass
-            for left in self._root.glob(f"{_SCRATCH}*"):
-                shutil.rmtree(left, ignore_errors=True)
-            yield
+            self._sweep()
+            try:
+                yield
+            finally:
+                self._sweep()
         finally:
             os.close(folder)
+
+    def _sweep(self) -> None:
+        for left in self._root.glob(f"{_SCRATCH}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

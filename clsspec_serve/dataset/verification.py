@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clsspec_serve.dataset.run import Run, read_state
+from clsspec_serve.dataset.run import Run, open_run
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sinks.table import FOLDER
 from clsspec_serve.dataset.trees import Tree
@@ -32,7 +32,7 @@ class Report:
 
 def verify_run(tree: Tree) -> Report:
     """Read every file of a run; raises `DatasetError` for one whose `run.json` cannot be read."""
-    run = Run(tree, read_state(tree))
+    run = open_run(tree)
     records = run.records()
     problems = [problem for record in records.values() for problem in _problems(run, record)]
     return Report(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clsspec_serve.dataset.rows import Row
 from clsspec_serve.dataset.run import Run
-from clsspec_serve.dataset.runners.runner import Done, News, Tell
+from clsspec_serve.dataset.runners.runner import Done, Tell, news_of
 from clsspec_serve.dataset.stalls import Stalls
 from clsspec_serve.dataset.working import Threads, pipeline_of, work
 from clsspec_serve.predictor import Model
@@ -23,10 +22,3 @@ class Here:
         pipeline = pipeline_of(run, self._model, self._threads)
         stalls = Stalls(pipeline.times)
         work(run, pipeline, shards, seen=lambda row: tell(news_of(row, stalls)), done=done)
-
-
-def news_of(row: Row, stalls: Stalls) -> News:
-    """That one row is there."""
-    if row.failure is None:
-        return News(1, slowest=stalls.slowest())
-    return News(1, 1, f"{row.item.id}: {row.failure.reason}", stalls.slowest())

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from clsspec_serve.dataset.rows import Row
 from clsspec_serve.dataset.run import Run
 from clsspec_serve.dataset.shards import Record
+from clsspec_serve.dataset.stalls import Stalls
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,13 @@ class News:
             later.failure or self.failure,
             later.slowest or self.slowest,
         )
+
+
+def news_of(row: Row, stalls: Stalls) -> News:
+    """That one row is there."""
+    if row.failure is None:
+        return News(1, slowest=stalls.slowest())
+    return News(1, 1, f"{row.item.id}: {row.failure.reason}", stalls.slowest())
 
 
 Tell = Callable[[News], None]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.sources.source import Changed, Place, Unreadable, text_of
-from clsspec_serve.dataset.trees import Entry, Tree
+from clsspec_serve.dataset.trees import MISSING, Entry, Tree
 from clsspec_serve.errors import one_line
 
 Walk = Callable[[], Iterator[Entry]]
@@ -14,7 +14,7 @@ Walk = Callable[[], Iterator[Entry]]
 
 
 class Files:
-    """Files of a tree; their paths are their ids. An entry with a negative size is not there."""
+    """Files of a tree; their paths are their ids."""
 
     def __init__(self, tree: Tree, walk: Walk) -> None:
         self._tree, self._walk = tree, walk
@@ -27,7 +27,7 @@ class Files:
     def items(self) -> Iterator[Item]:
         """See `Source`."""
         for entry in self._walk():
-            problem = None if entry.size >= 0 else "there is no such file"
+            problem = None if entry.size != MISSING else "there is no such file"
             yield Item(
                 text_of(entry.path),
                 entry.path,

@@ -13,7 +13,7 @@ from clsspec_serve.dataset.sources.files import Files, Walk
 from clsspec_serve.dataset.sources.source import Source, is_picture
 from clsspec_serve.dataset.sources.tables import Tables
 from clsspec_serve.dataset.sources.tars import Tars
-from clsspec_serve.dataset.trees import Entry, Tree, open_tree
+from clsspec_serve.dataset.trees import MISSING, Entry, Tree, open_tree
 from clsspec_serve.errors import DatasetError, UsageError
 
 _KINDS = ("pictures", ".tar", ".parquet")
@@ -111,4 +111,4 @@ def _listed(tree: Tree, name: str) -> Iterator[Entry]:
         try:
             yield tree.entry(path)
         except OSError:
-            yield Entry(path, -1, "")
+            yield Entry(path, MISSING, "")

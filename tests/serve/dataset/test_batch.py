@@ -307,6 +307,23 @@ def test_folders_that_are_no_runs_are_left_alone(
         computed(bundle, source, out)
 
 
+@pytest.mark.parametrize("content", [b"{", b'{"shard": -1}', None])
+def test_a_record_that_cannot_be_read_is_one_line(
+    bundle: Path, source: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    out = tmp_path / "out"
+    computed(bundle, source, out)
+    record = out / "shards" / "000001.json"
+    record.unlink()
+    if content is None:
+        record.symlink_to(record)  # nothing can be read there
+    else:
+        record.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"out/shards/000001\.json cannot be read: ") as caught:
+        computed(bundle, source, out)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_empty_source_is_refused(bundle: Path, tmp_path: Path) -> None:
     table = as_table(tmp_path / "set" / "a.parquet", "image", [], "binary")
     with pytest.raises(DatasetError, match=r"set: has no pictures"):

@@ -51,6 +51,15 @@ def test_links_are_followed_and_a_link_to_a_folder_above_is_not(tmp_path: Path) 
     assert found == {"deep/2.png": b"2", "other/1.png": b"1"}
 
 
+def test_links_to_nothing_are_pictures_that_cannot_be_read(tmp_path: Path) -> None:
+    as_folder(tmp_path, {"1.png": b"1"})
+    (tmp_path / "2.png").symlink_to(tmp_path / "no.png")
+    (tmp_path / "3.png").symlink_to(tmp_path / "3.png")
+    nothing = "there is no such file"
+    found = problems(find_source(str(tmp_path)))
+    assert found == {"1.png": "", "2.png": nothing, "3.png": nothing}
+
+
 def test_a_pattern_and_a_single_file_name_pictures_too(tmp_path: Path) -> None:
     as_folder(tmp_path, {"a/1.png": b"1", "a/2.jpg": b"2", "b/3.png": b"3", "c.png": b"c"})
     assert contents(find_source(f"{tmp_path}/*/*.png")) == {"a/1.png": b"1", "b/3.png": b"3"}
