@@ -108,6 +108,16 @@ def test_what_cannot_be_is_one_line(
     assert result.error().startswith(message) or message in result.error()
 
 
+def test_a_cluster_that_is_not_there_is_one_line(
+    clsspec: Clsspec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    result = clsspec("batch", tmp_path, "--out", tmp_path / "out", "--runner", "ray")
+    assert result.code == 1
+    # Ray prints words of its own before.
+    assert result.err.splitlines()[-1] == "clsspec: ray: Invalid address format: nowhere"
+
+
 def test_without_its_extra_the_command_says_what_installs_it(
     clsspec: Clsspec, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,7 +92,11 @@ def records(out: Path) -> int:
 
 @pytest.mark.parametrize(
     ("runner", "name"),
-    [("processes", ".*spawn_main"), ("ray", "ray::_Actor"), ("ray-decoders", "ray::[^I]")],
+    [
+        ("processes", ".*spawn_main"),
+        ("ray", "ray::_Actor"),
+        ("ray-decoders", "ray::(_Actor|_prepared)"),
+    ],
 )
 def test_workers_that_are_killed_are_replaced_and_the_bytes_are_the_same(
     tmp_path: Path, tenth: bool, runner: str, name: str
@@ -139,3 +143,16 @@ def test_workers_end_when_their_run_is_killed(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert len(left) == 2
     assert records(out) < WORKERS_PICTURES // 4
+
+
+def test_a_driver_whose_node_is_lost_ends(tmp_path: Path) -> None:
+    """Ray ends a node, its workers included, whose agent has ended."""
+    bundle = colour_bundle(tmp_path / "colours")
+    source = as_folder(tmp_path / "set", named(10 * WORKERS_PICTURES))
+    out = tmp_path / "out"
+    with begun(bundle, source, out, "ray") as process:
+        while records(out) < 2:
+            time.sleep(0.01)
+        (agent,) = workers(process.pid, "ray::RuntimeEnvAgent")
+        os.kill(agent, signal.SIGKILL)
+        assert process.wait(60) == 1

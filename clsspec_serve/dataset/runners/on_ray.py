@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -37,6 +38,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 CHUNK = 8
 """Pictures that a task reads and decodes."""
+
+_LOOK = 5.0
+"""Seconds between two looks at whether the driver's node is there."""
 
 T = TypeVar("T")
 
@@ -72,15 +76,16 @@ class OnRay:
         out = run.tree.address
         try:
             connect()
-            spread(lambda: self._started(out), self.replicas, shards, tell, done)
+            node = _Node()
+            spread(lambda: self._started(out, node), self.replicas, shards, tell, done)
         except RayError as error:
             raise DatasetError(f"ray: {one_line(error)}") from error
 
-    def _started(self, out: str) -> _Remote:
+    def _started(self, out: str, node: _Node) -> _Remote:
         actor = ray.remote(_Actor).options(
             num_cpus=self.cpus, max_concurrency=AHEAD + 2, max_restarts=0
         )
-        return _Remote(actor.remote(out, self._resources, self.decoders))
+        return _Remote(actor.remote(out, self._resources, self.decoders), node)
 
 
 def connect() -> list[int]:
@@ -121,8 +126,8 @@ class _Actor:
 class _Remote:
     """An actor, seen from the driver."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, actor: Any, node: _Node) -> None:
+        self._actor, self._node = actor, node
         self.ready: Future[None] = _outcome(actor.begin.remote())
         self._asked: Future[News] | None = None
 
@@ -131,7 +136,8 @@ class _Remote:
         return _outcome(self._actor.compute.remote(shard))
 
     def news(self) -> News:
-        """See `Replica`."""
+        """See `Replica`; raises `DatasetError` when nothing can come any more."""
+        self._node.check()
         news = News()
         if self._asked is not None and self._asked.done():
             if self._asked.exception() is None:
@@ -144,6 +150,23 @@ class _Remote:
     def close(self) -> None:
         """See `Replica`."""
         ray.kill(self._actor)
+
+
+class _Node:
+    """The node of the driver, without which Ray leaves it waiting for ever."""
+
+    def __init__(self) -> None:
+        self._id = ray.get_runtime_context().get_node_id()
+        self._looked = time.monotonic()
+
+    def check(self) -> None:
+        """Raise `DatasetError` when it is not there any more."""
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        if not any(each["NodeID"] == self._id and each["Alive"] for each in nodes):
+            raise DatasetError("ray: this machine has left the cluster; the same command goes on")
 
 
 class InTasks:
