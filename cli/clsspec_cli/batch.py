@@ -58,6 +58,9 @@ MaxErrors = Annotated[
 Append = Annotated[
     bool, typer.Option("--append", help="Add pictures that are new in the source, as new shards.")
 ]
+Npy = Annotated[
+    bool, typer.Option("--npy", help="Write vectors as one array by row, too: cls.npy.")
+]
 Column = Annotated[
     str | None,
     typer.Option(
@@ -110,6 +113,7 @@ def batch(
     shard_size: ShardSize = 512,
     max_errors: MaxErrors = None,
     append: Append = False,
+    npy: Npy = False,
     column: Column = None,
     size: options.Size = None,
     resize: options.Resize = None,
@@ -147,7 +151,7 @@ def batch(
         batch_size=batch_size,
         shard_size=shard_size,
     )
-    settings = Settings(source, out, asked, model, column, max_errors, append)
+    settings = Settings(source, out, asked, model, column, max_errors, append, npy)
     bundle = chosen_bundle(model)
     if runner == "ray":
         computing = _on_ray(replicas, threads, decoders, readers)

@@ -1,25 +1,18 @@
 """`clsspec verify`: is a bundle whole, and does this machine compute what PyTorch computed?
 
-And of a data set's run: are its files those that were written?
+Of a data set's run: are its files those that were written, and its answers still the same?
 """
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
-from clsspec_serve.errors import BundleError, DatasetError, ExportError
-
-if TYPE_CHECKING:
-    from clsspec_serve.dataset.verification import Report
-
-_SHOWN = 10
-"""Problems of a run."""
+from clsspec_cli.verify_run import SAMPLE, is_run, verify_run
+from clsspec_serve.errors import BundleError, ExportError, UsageError
 
 Verified = Annotated[
     str | None,
@@ -33,49 +26,39 @@ Verified = Annotated[
 ]
 
 
-def verify(what: Verified = None) -> None:
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        envvar="CLSSPEC_SAMPLE",
+        help=f"Of a run, pictures that are computed again, {SAMPLE} unless given.",
+        show_default=False,
+    ),
+]
+RunModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Of a run, its model, where that is not where it was.",
+        show_default=False,
+    ),
+]
+
+
+def verify(what: Verified = None, sample: Sample = None, model: RunModel = None) -> None:
     """Check a bundle's files, and every engine here against the PyTorch outputs it carries.
 
     With ONNX Runtime installed, the graph's matrix products are counted too. Of a run of `clsspec
-    batch` every file is read and compared with its record, and every row with the listing.
+    batch` every file is read and compared with its record, every row with the listing, and some
+    pictures are computed again and compared with what is stored.
     """
-    if what is not None and _is_run(what):
-        _verify_run(what)
+    if what is not None and is_run(what):
+        verify_run(what, SAMPLE if sample is None else sample, model)
+    elif sample is not None or model is not None:
+        raise UsageError("--sample and --model are for the run of a data set; this is a bundle")
     else:
         _verify_bundle(what)
-
-
-def _is_run(what: str) -> bool:
-    if "://" not in what and not os.path.isfile(os.path.join(what, "run.json")):
-        return False
-    options.require_dataset_extra()
-    from clsspec_serve.dataset.run import is_run
-    from clsspec_serve.dataset.trees import open_tree
-
-    return is_run(open_tree(what))
-
-
-def _verify_run(what: str) -> None:
-    from clsspec_serve.dataset.trees import open_tree
-    from clsspec_serve.dataset.verification import verify_run
-
-    report = verify_run(open_tree(what))
-    print(
-        f"shards: {report.done} of {report.shards} done, with {report.pictures} pictures, of which "
-        f"{report.failed} failed"
-    )
-    if report.problems:
-        raise _wrong(what, report)
-    print(f"files: {report.files} whole, their rows those of the listing")
-
-
-def _wrong(what: str, report: Report) -> DatasetError:
-    for problem in report.problems[:_SHOWN]:
-        print(problem)
-    count = len(report.problems)
-    if count > _SHOWN:
-        print(f"and {count - _SHOWN} more")
-    return DatasetError(f"{what} failed: {count} of its {report.files} files are not as recorded")
 
 
 def _verify_bundle(bundle: str | None) -> None:

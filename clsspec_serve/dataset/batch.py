@@ -18,6 +18,7 @@ from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sources.find import find_source
 from clsspec_serve.dataset.sources.source import Source
 from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.dataset.vectors import has_vectors, write_vectors
 from clsspec_serve.engines.select import choose_engine
 from clsspec_serve.errors import DatasetError
 from clsspec_serve.progress import progress
@@ -26,7 +27,11 @@ from clsspec_serve.request import settle
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a run, see the options of `clsspec batch`. `model`: a reference, as `find_bundle`'s."""
+    """Of a run, see the options of `clsspec batch`.
+
+    `model`: a reference, as `find_bundle`'s. `npy`: as `write_vectors`; a run that has such arrays
+    keeps them.
+    """
 
     source: str
     out: str
@@ -35,6 +40,7 @@ class Settings:
     column: str | None = None
     max_errors: int | None = None
     append: bool = False
+    npy: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
         start = time.monotonic()
         _work(run, runner, records, settings.max_errors)
         seconds = time.monotonic() - start
+        if settings.npy or has_vectors(run):
+            write_vectors(run, records[run.state.shards - 1].pictures)
     failures: Counter[str] = Counter()
     for record in records.values():
         failures.update(record.failures)

@@ -49,14 +49,14 @@ def fingerprint(manifest: Manifest, request: Request, asked: Asked) -> dict[str,
     }
 
 
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs, in words."""
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """What differs, by name, in words."""
     names = dict.fromkeys([*before, *now])
-    return [
-        f"{name} was {before.get(name)} and is {now.get(name)}"
+    return {
+        name: f"{name} was {before.get(name)} and is {now.get(name)}"
         for name in names
         if before.get(name) != now.get(name)
-    ]
+    }
 
 
 def _engine(name: EngineName) -> str:

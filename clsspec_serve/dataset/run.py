@@ -116,7 +116,7 @@ def resume(tree: Tree, source: Source, layout: Layout, now: State, *, append: bo
     state = read_state(tree)
     found = differences(state.fingerprint, now.fingerprint)
     if found:
-        raise DatasetError(f"{tree.name} was begun otherwise: {'; '.join(found)}")
+        raise DatasetError(f"{tree.name} was begun otherwise: {'; '.join(found.values())}")
     moved = state.model_copy(update={name: getattr(now, name) for name in _PLACES})
     if moved != state:
         _write_state(tree, moved)

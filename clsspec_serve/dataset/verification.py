@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clsspec_serve.dataset.run import Run, open_run
+from clsspec_serve.dataset.run import Run
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sinks.table import FOLDER
 from clsspec_serve.dataset.trees import Tree
+from clsspec_serve.dataset.vectors import vectors_path, wrong_vectors
 
 _PIECE = 1 << 24
 
@@ -30,17 +31,18 @@ class Report:
     problems: tuple[str, ...]
 
 
-def verify_run(tree: Tree) -> Report:
-    """Read every file of a run; raises `DatasetError` for one whose `run.json` cannot be read."""
-    run = open_run(tree)
-    records = run.records()
+def verify_files(run: Run, records: Mapping[int, Record]) -> Report:
+    """Read every file of these shards, which are those that are done."""
     problems = [problem for record in records.values() for problem in _problems(run, record)]
+    if not problems:
+        problems += wrong_vectors(run, records)
+    arrays = sum(run.tree.exists(vectors_path(name)) for name in run.state.vectors)
     return Report(
         shards=run.state.shards,
         done=len(records),
         pictures=sum(record.pictures for record in records.values()),
         failed=sum(record.failed for record in records.values()),
-        files=sum(len(record.files) for record in records.values()),
+        files=sum(len(record.files) for record in records.values()) + arrays,
         problems=tuple(problems),
     )
 

@@ -118,5 +118,5 @@ def same_bundle(state: State) -> Bundle:
     request = settle(bundle.manifest, state.asked.options())
     found = differences(state.fingerprint, fingerprint(bundle.manifest, request, state.asked))
     if found:
-        raise DatasetError(f"{platform.node()} computes otherwise: {'; '.join(found)}")
+        raise DatasetError(f"{platform.node()} computes otherwise: {'; '.join(found.values())}")
     return bundle

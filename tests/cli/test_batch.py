@@ -161,6 +161,7 @@ def test_a_run_is_verified_file_by_file_and_row_by_row(
     assert result.out.splitlines() == [
         "shards: 2 of 2 done, with 6 pictures, of which 1 failed",
         "files: 4 whole, their rows those of the listing",
+        "sample: 6 pictures computed again; largest differences: cls 0.0e+00, patches 0.0e+00",
     ]
     array, table = (
         out / "patches.zarr" / "c" / "1" / "0" / "0" / "0",
@@ -191,3 +192,40 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(
     result = clsspec("verify", out)
     assert result.code == 0
     assert result.out.startswith("shards: 1 of 2 done, with 3 pictures, of which 0 failed\n")
+
+
+def test_pictures_of_a_run_that_cannot_be_computed_again_are_one_line(
+    clsspec: Clsspec, tiny_bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert clsspec("batch", source, "--out", out, "--model", tiny_bundle).code == 0
+    result = clsspec("verify", out, "--model", tmp_path / "nowhere")
+    assert result.code == 1
+    assert result.err.startswith("clsspec: no picture can be computed again: ")
+    assert result.err.endswith("; --model names the model, --sample 0 leaves it out\n")
+    for each in source.iterdir():
+        each.unlink()
+    result = clsspec("verify", out, "--sample", 2)
+    assert result.code == 1
+    assert "cannot be read: No such file or directory" in result.out
+    assert result.err == (
+        f"clsspec: no picture of {source} could be compared; --sample 0 leaves them out\n"
+    )
+    assert clsspec("verify", out, "--sample", 0).code == 0
+    result = clsspec("verify", tiny_bundle, "--sample", 2)
+    assert result.code == 2
+    assert result.error() == (
+        "--sample and --model are for the run of a data set; this is a bundle"
+    )
+
+
+def test_vectors_are_written_as_one_array_too(
+    clsspec: Clsspec, tiny_bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("batch", source, "--out", out, "--model", tiny_bundle, "--tasks", "cls", "--npy")
+    assert clsspec(*command).code == 0
+    array = np.load(out / "cls.npy")
+    rows = pq.read_table(out / "rows").to_pylist()
+    for row, vector in zip(rows, array, strict=True):
+        assert np.isnan(vector).all() if row["cls"] is None else vector.tolist() == row["cls"]

@@ -37,8 +37,9 @@ from PIL import Image
 
 from clsspec_serve import load
 from clsspec_serve.dataset.batch import Summary
+from clsspec_serve.dataset.run import open_run
 from clsspec_serve.dataset.trees import open_tree
-from clsspec_serve.dataset.verification import verify_run
+from clsspec_serve.dataset.verification import verify_files
 from clsspec_serve.errors import DatasetError
 from clsspec_serve.images import ImageLimits
 from clsspec_serve.request import Options
@@ -282,7 +283,8 @@ def test_each_broken_picture_has_a_row_that_says_why_and_spoils_no_other(
     files = {f"{index:06}.png": content for index, content in enumerate(good)}
     run_over(bundle, as_folder(tmp_path / "good", files), clean, options)
     has_the_answers_of(out, clean)
-    report = verify_run(open_tree(str(out)))
+    run = open_run(open_tree(str(out)))
+    report = verify_files(run, run.records())
     assert (report.problems, report.failed) == ((), kinds.total())
 
 

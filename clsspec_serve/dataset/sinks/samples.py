@@ -15,6 +15,16 @@ from clsspec_serve.dataset.shards import stem
 FOLDER = "samples"
 
 
+def samples_path(shard: int) -> str:
+    """Where the tar of a shard is."""
+    return f"{FOLDER}/{stem(shard)}.tar"
+
+
+def member_name(row: int, suffix: str) -> str:
+    """What a file of a picture is called in it."""
+    return f"{row:012}{suffix}"
+
+
 class Samples:
     """`samples/000000.tar`: of each picture its files, named for its row, and `.json`.
 
@@ -23,7 +33,7 @@ class Samples:
 
     def __init__(self, folder: Path, shard: int, first_row: int) -> None:
         self._path = folder / "samples.tar"
-        self._name = f"{FOLDER}/{stem(shard)}.tar"
+        self._name = samples_path(shard)
         self._row = first_row
         self._archive = tarfile.open(self._path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
@@ -48,6 +58,6 @@ class Samples:
 
     def _write(self, suffix: str, content: bytes) -> None:
         # Without times and owners: the same pictures give the same bytes.
-        member = tarfile.TarInfo(f"{self._row:012}{suffix}")
+        member = tarfile.TarInfo(member_name(self._row, suffix))
         member.size = len(content)
         self._archive.addfile(member, io.BytesIO(content))

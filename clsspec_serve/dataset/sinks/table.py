@@ -18,6 +18,11 @@ from clsspec_serve.dataset.shards import stem
 FOLDER = "rows"
 
 
+def table_path(shard: int) -> str:
+    """Where the table of a shard is."""
+    return f"{FOLDER}/{stem(shard)}.parquet"
+
+
 class Table:
     """`rows/000000.parquet`, a row for each picture, those that failed too.
 
@@ -28,7 +33,7 @@ class Table:
 
     def __init__(self, folder: Path, shard: int, first_row: int, layout: Layout) -> None:
         self._path = folder / "rows.parquet"
-        self._name = f"{FOLDER}/{stem(shard)}.parquet"
+        self._name = table_path(shard)
         self._first, self._layout = first_row, layout
         self._rows: list[Row] = []
 

@@ -1,0 +1,162 @@
+"""Pictures of a finished shard computed once more, and compared with what it has stored."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from clsspec_serve.choices import DType, Precision
+from clsspec_serve.dataset.fingerprint import differences, fingerprint
+from clsspec_serve.dataset.preparing import Job
+from clsspec_serve.dataset.rows import Failure, Row
+from clsspec_serve.dataset.run import Run
+from clsspec_serve.dataset.sampling import sampled
+from clsspec_serve.dataset.shards import Record
+from clsspec_serve.dataset.stored import Stored
+from clsspec_serve.dataset.working import Threads, pipeline_of
+from clsspec_serve.errors import DatasetError, one_line
+from clsspec_serve.predictor import Model
+from clsspec_serve.request import settle
+
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 3e-2}
+"""The largest difference of an array: the Euclidean length of it, relative to that of the array."""
+ROUNDING: dict[DType, float] = {"float32": 0.0, "float16": 1e-3}
+"""What is added to it for how features are stored."""
+PIXELS = 1e-3
+"""The largest share of a mask's pixels that have another class."""
+_MAY_DIFFER = ("clsspec", "engine", "decoders")
+_GONE = ("unreadable", "changed")
+_MASK = "segment"
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Comparison:
+    """What came of it.
+
+    `pictures`: that were compared. `worst`: by answer, the largest difference, of masks a share of
+    pixels. `problems`: what differs by more than is accepted. `left`: why others were not compared.
+    """
+
+    pictures: int = 0
+    worst: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+def other_versions(run: Run, model: Model) -> list[str]:
+    """In what this machine differs from the one that the run was begun on, without being wrong.
+
+    Raises `DatasetError` where the model is another one.
+    """
+    asked = run.state.asked
+    request = settle(model.manifest, asked.options())
+    found = differences(run.state.fingerprint, fingerprint(model.manifest, request, asked))
+    wrong = [words for name, words in found.items() if name not in _MAY_DIFFER]
+    if wrong:
+        raise DatasetError(f"{run.tree.name} was computed otherwise: {'; '.join(wrong)}")
+    return list(found.values())
+
+
+def recompute(
+    run: Run, records: Mapping[int, Record], model: Model, threads: Threads, count: int
+) -> Comparison:
+    """Compute `count` pictures of these shards, in other batches than then, and compare them."""
+    shards = {shard: records[shard].pictures for shard in sorted(records)}
+    chosen = list(sampled(run, shards, count))
+    places = iter(chosen)
+    comparison = Comparison()
+    tolerance = TOLERANCES[run.state.asked.precision] + ROUNDING[run.state.asked.dtype]
+    stored: dict[int, Stored] = {}
+
+    def compare(job: Job, now: Row) -> None:
+        _, place = next(places)
+        try:
+            if job.shard not in stored:
+                stored.clear()
+                stored[job.shard] = Stored(run, job.shard)
+            then = stored[job.shard].row(place, job.item)
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            comparison.left.append(
+                f"{job.item.id}: what is stored cannot be read: {one_line(error)}"
+            )
+            return
+        _compare(then, now, run.state.files, tolerance, comparison)
+
+    if chosen:
+        pipeline_of(run, model, threads).run((job for job, _ in chosen), compare)
+    return comparison
+
+
+def _compare(
+    then: Row, now: Row, files: Mapping[str, str], tolerance: float, comparison: Comparison
+) -> None:
+    name = now.item.id
+    if now.failure is not None and now.failure.kind in _GONE and then.failure != now.failure:
+        comparison.left.append(f"{name}: {now.failure.reason}")
+        return
+    comparison.pictures += 1
+    if then.failure is not None or now.failure is not None:
+        if then.failure != now.failure:
+            words = [_words(each.failure) for each in (then, now)]
+            comparison.problems.append(f"{name}: was stored as {words[0]}, and is {words[1]}")
+        return
+    found = {
+        **{each: _relative(then.vectors[each], now.vectors[each]) for each in now.vectors},
+        **{each: _relative(then.maps[each], now.maps[each]) for each in now.maps},
+        **{
+            each: _of_files(suffix, then.files.get(suffix), now.files[suffix])
+            for each, suffix in files.items()
+        },
+    }
+    for answer, difference in found.items():
+        limit = PIXELS if answer == _MASK else tolerance
+        comparison.worst[answer] = max(difference, comparison.worst.get(answer, 0.0))
+        if not difference <= limit:
+            comparison.problems.append(
+                f"{name}: {answer} differs by {difference:.1e}; accepted are {limit:.1e}"
+            )
+
+
+def _words(failure: Failure | None) -> str:
+    return "an answer" if failure is None else f"{failure.kind} ({failure.reason})"
+
+
+def _relative(then: Array, now: Array) -> float:
+    """The length of the difference over that of what was stored; infinite for another shape."""
+    if then.shape != now.shape:
+        return float("inf")
+    before, after = (each.astype(np.float64) for each in (then, now))
+    difference = float(np.linalg.norm(before - after))
+    return difference / float(np.linalg.norm(before)) if difference else 0.0
+
+
+def _of_files(suffix: str, then: bytes | None, now: bytes) -> float:
+    """Of masks the share of pixels that differ, else as arrays."""
+    if then is None:
+        return float("inf")
+    if then == now:
+        return 0.0
+    try:
+        before, after = (_decoded(suffix, each) for each in (then, now))
+    except (OSError, ValueError):
+        return float("inf")
+    if not suffix.endswith(f"{_MASK}.png"):
+        return _relative(before, after)
+    return float((before != after).mean()) if before.shape == after.shape else float("inf")
+
+
+def _decoded(suffix: str, content: bytes) -> Array:
+    if suffix.endswith(".npy"):
+        array: Array = np.load(io.BytesIO(content))
+        return array
+    with Image.open(io.BytesIO(content)) as picture:
+        return np.asarray(picture)

@@ -1,0 +1,101 @@
+"""`NAME.npy`: the vectors of all pictures of a run as one array, beside the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+
+from clsspec_serve.dataset.run import Run
+from clsspec_serve.dataset.stored import Stored
+from clsspec_serve.dataset.trees import writing_to
+
+
+def vectors_path(name: str) -> str:
+    """Where the array of an answer is."""
+    return f"{name}.npy"
+
+
+def has_vectors(run: Run) -> bool:
+    """Whether arrays have been asked for before."""
+    return any(run.tree.exists(vectors_path(name)) for name in run.state.vectors)
+
+
+def write_vectors(run: Run, last: int) -> None:
+    """Put `NAME.npy` in place for each vector, `(rows, D)` of the run's dtype, by `row`.
+
+    All shards have to be done; `last` is how many pictures the last one has. Rows of no picture,
+    and of one that failed, are NaN. An array that has this length is left, as what is done never
+    changes. Raises `OutputError`.
+    """
+    state = run.state
+    size = state.asked.shard_size
+    rows = (state.shards - 1) * size + last
+    for name, width in state.vectors.items():
+        path = vectors_path(name)
+        if _has_shape(run, path, (rows, width)):
+            continue
+        with run.tree.scratch() as folder, writing_to(f"{run.tree.name}/{path}"):
+            file = folder / "vectors.npy"
+            array = npy.open_memmap(file, "w+", np.dtype(state.asked.dtype), (rows, width))
+            for shard in range(state.shards):
+                found = Stored(run, shard).vectors(name)
+                part = array[shard * size : (shard + 1) * size]
+                part[: len(found)] = found
+                part[len(found) :] = np.nan
+            array.flush()
+            run.tree.place(file, path)
+
+
+def wrong_vectors(run: Run, shards: Iterable[int]) -> Iterator[str]:
+    """What the arrays that there are have other than the tables of these shards, in words."""
+    chosen = list(shards)
+    for name in run.state.vectors:
+        path = vectors_path(name)
+        if not run.tree.exists(path):
+            continue
+        try:
+            with run.tree.open(path) as stream:
+                wrong = [shard for shard in chosen if not _same(run, name, shard, stream)]
+        except (OSError, ValueError) as error:
+            yield f"{path}: cannot be read: {error}"
+            continue
+        if wrong:
+            yield f"{path}: has other vectors than the table of shard {wrong[0]}"
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def _header(stream: BinaryIO) -> _Header:
+    """What a `.npy` says of itself; raises `ValueError` where it is none."""
+    stream.seek(0)
+    if npy.read_magic(stream) != (1, 0):
+        raise ValueError("accepted is version 1.0 of the format")
+    shape, _, dtype = npy.read_array_header_1_0(stream)
+    return _Header(shape, dtype)
+
+
+def _has_shape(run: Run, path: str, shape: tuple[int, int]) -> bool:
+    if not run.tree.exists(path):
+        return False
+    try:
+        with run.tree.open(path) as stream:
+            return _header(stream) == (shape, np.dtype(run.state.asked.dtype))
+    except (OSError, ValueError):
+        return False
+
+
+def _same(run: Run, name: str, shard: int, stream: BinaryIO) -> bool:
+    """Whether a shard's vectors stand in an array."""
+    found = Stored(run, shard).vectors(name)
+    header = _header(stream)
+    if header.dtype != found.dtype or header.shape[1:] != found.shape[1:]:
+        return False
+    stream.seek(stream.tell() + shard * run.state.asked.shard_size * found[0].nbytes)
+    there = np.frombuffer(stream.read(found.nbytes), found.dtype)
+    return there.size == found.size and np.array_equal(there, found.ravel(), equal_nan=True)
