@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 def one_line(error: BaseException) -> str:
     """An error's own words on one line, or its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return _printable(str(error)) or type(error).__name__
+
+
+def os_reason(error: OSError) -> str:
+    """Why the system or a store refused, on one line, without the file's name if it can be."""
+    return _printable(error.strerror or "") or one_line(error)
 
 
 def first_problem(error: ValidationError) -> str:
@@ -41,7 +46,15 @@ def reason_of(error: Exception) -> str:
     """Why a description could not be read: pydantic's first reason, or the error's own words."""
     from pydantic import ValidationError
 
+    if isinstance(error, OSError):
+        return os_reason(error)
     return first_problem(error) if isinstance(error, ValidationError) else one_line(error)
+
+
+def _printable(text: str) -> str:
+    """A text on one line, with escapes for what is no character to look at."""
+    line = " ".join(text.split())
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
 
 class ClsspecError(Exception):

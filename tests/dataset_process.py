@@ -1,8 +1,9 @@
 """A run over a data set in a process of its own, on any runner.
 
-python tests/dataset_process.py BUNDLE SOURCE OUT [here|processes|ray|ray-decoders]
+python tests/dataset_process.py BUNDLE SOURCE OUT [here|processes|ray|ray-decoders|ray-nodes]
 
-Here the engine takes its time. A Ray cluster is one of its own, with three CPUs to its name.
+Here the engine takes its time. A Ray cluster is one of its own: a node with three CPUs to its name,
+or the driver's without any and four others with one each, all of them on this machine.
 """
 
 from __future__ import annotations
@@ -40,16 +41,18 @@ def runner_of(name: str, bundle: Path) -> Runner:
     if name == "processes":
         return Processes(2, RESOURCES)
     import ray
+    from ray.cluster_utils import Cluster
 
     from clsspec_serve.dataset.runners.on_ray import OnRay
 
-    ray.init(
-        address="local",
-        num_cpus=3,
-        object_store_memory=200_000_000,
-        include_dashboard=False,
-        log_to_driver=False,
-    )
+    room = {"object_store_memory": 200_000_000, "include_dashboard": False}
+    if name == "ray-nodes":
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **room})
+        for _ in range(4):
+            cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+        ray.init(address=cluster.address, log_to_driver=False)
+    else:
+        ray.init(address="local", num_cpus=3, log_to_driver=False, **room)
     return OnRay(1, 1, 2, RESOURCES) if name == "ray-decoders" else OnRay(2, 1, 0, RESOURCES)
 
 

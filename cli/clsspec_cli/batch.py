@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
+from clsspec_cli.means import Means
 from clsspec_cli.pictures import image_limits, network_size
 from clsspec_serve.choices import DType
-
-if TYPE_CHECKING:
-    from clsspec_serve.bundle import Bundle
-    from clsspec_serve.dataset.asked import Asked
-    from clsspec_serve.dataset.runners.runner import Runner
 
 Source = Annotated[
     str,
@@ -60,6 +55,13 @@ Append = Annotated[
 ]
 Npy = Annotated[
     bool, typer.Option("--npy", help="Write vectors as one array by row, too: cls.npy.")
+]
+Plan = Annotated[
+    bool,
+    typer.Option(
+        "--plan",
+        help="Write nothing, and say from a sample what it takes: files, disk, memory, time.",
+    ),
 ]
 Column = Annotated[
     str | None,
@@ -114,6 +116,7 @@ def batch(
     max_errors: MaxErrors = None,
     append: Append = False,
     npy: Npy = False,
+    plan: Plan = False,
     column: Column = None,
     size: options.Size = None,
     resize: options.Resize = None,
@@ -135,8 +138,10 @@ def batch(
     shards that were in work.
     """
     options.require_dataset_extra()
+    from clsspec_cli.plan import print_plan
     from clsspec_serve.dataset.asked import Asked
     from clsspec_serve.dataset.batch import Settings, work_off
+    from clsspec_serve.dataset.planning import plan as planned
     from clsspec_serve.layers import parse_layers, parse_tasks
 
     asked = Asked(
@@ -153,54 +158,14 @@ def batch(
     )
     settings = Settings(source, out, asked, model, column, max_errors, append, npy)
     bundle = chosen_bundle(model)
-    if runner == "ray":
-        computing = _on_ray(replicas, threads, decoders, readers)
-    else:
-        computing = _here(bundle, asked, replicas or 1, threads, decoders, readers)
+    means = Means(runner, replicas, threads, decoders, readers)
+    if plan:
+        one, count = means.one(bundle, asked)
+        print_plan(planned(bundle, settings, one), out, count)
+        return
+    computing = means.runner(bundle, asked)
     try:
         print(work_off(bundle, settings, computing).text(), file=sys.stderr)
     except KeyboardInterrupt:
         print("clsspec: interrupted; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
-
-
-def _here(
-    bundle: Bundle,
-    asked: Asked,
-    replicas: int,
-    threads: int | None,
-    decoders: int | None,
-    readers: int,
-) -> Runner:
-    from clsspec_serve.dataset.runners.here import Here
-    from clsspec_serve.dataset.runners.processes import Processes
-    from clsspec_serve.dataset.worker import Resources
-    from clsspec_serve.dataset.working import Threads
-    from clsspec_serve.predictor import start
-
-    cores = threads or max(1, (os.cpu_count() or 1) // replicas)
-    own = Threads(readers, decoders or cores)
-    if replicas > 1:
-        return Processes(replicas, Resources(cores, own))
-    model = start(
-        bundle, engine=asked.engine, precision=asked.precision, threads=threads, shared=True
-    )
-    return Here(model, own)
-
-
-def _on_ray(
-    replicas: int | None, threads: int | None, decoders: int | None, readers: int
-) -> Runner:
-    options.require_ray_extra()
-    from clsspec_serve.dataset.runners.on_ray import OnRay, connect
-
-    runner = OnRay.sized(replicas, threads, decoders, readers)
-    asked = runner.replicas * runner.cpus + bool(runner.decoders)
-    there = sum(connect())
-    words = f"ray: {runner.replicas} x {runner.cpus} CPUs"
-    if runner.decoders:
-        words += f", and up to {runner.decoders} more for each that decode"
-    if asked > there:
-        words += f"; the cluster has {there}, what does not fit waits for more"
-    print(words, file=sys.stderr)
-    return runner

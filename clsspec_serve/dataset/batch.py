@@ -65,9 +65,7 @@ class Summary:
         if self.computed:
             rate = self.computed / max(self.seconds, 1e-9)
             done += f", {self.seconds:.1f} s, {rate:.1f} images/s"
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
-        failed = f"; {sum(self.failures.values())} failed: {kinds}" if kinds else "; none failed"
-        return done + failed
+        return f"{done}; {kinds_of(self.failures)}"
 
 
 def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
@@ -87,7 +85,7 @@ def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
         start = time.monotonic()
         _work(run, runner, records, settings.max_errors)
         seconds = time.monotonic() - start
-        if settings.npy or has_vectors(run):
+        if settings.npy or has_vectors(tree, layout.vectors):
             write_vectors(run, records[run.state.shards - 1].pictures)
     failures: Counter[str] = Counter()
     for record in records.values():
@@ -127,6 +125,12 @@ def begun(bundle: Bundle, settings: Settings, source: Source) -> tuple[State, La
 def counted(number: int, noun: str) -> str:
     """`1 picture`, `2 pictures`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def kinds_of(failures: Mapping[str, int]) -> str:
+    """`3 failed: 1 too large, 2 unreadable`, or `none failed`."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(failures.items()))
+    return f"{sum(failures.values())} failed: {kinds}" if kinds else "none failed"
 
 
 def _from_anywhere(model: str | None) -> str | None:

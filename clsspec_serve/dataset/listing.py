@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -78,19 +79,42 @@ class Listing:
 
 
 def difference(before: Iterable[Item], now: Iterable[Item]) -> str | None:
-    """In what two listings differ, in words, with an example; None where they do not."""
-    old = {item.id: item for item in before}
+    """In what two listings differ, in words, with an example; None where they do not.
+
+    Pictures of one id are told apart by their order.
+    """
+    old: dict[str, Item] = {}
+    later: dict[str, deque[Item]] = {}
+    for item in before:
+        if item.id in old:
+            later.setdefault(item.id, deque()).append(item)
+        else:
+            old[item.id] = item
     new: list[str] = []
     changed: list[str] = []
     for item in now:
         known = old.pop(item.id, None)
         if known is None:
             new.append(item.id)
-        elif known != item:
+            continue
+        if known != item:
             changed.append(item.id)
-    counts = {"new": new, "changed": changed, "gone": list(old)}
+        if rest := later.get(item.id):
+            old[item.id] = rest.popleft()
+    gone = [*old, *(item.id for rest in later.values() for item in rest)]
+    counts = {"new": new, "changed": changed, "gone": gone}
     found = [f"{len(ids)} {word} ({ids[0]})" for word, ids in counts.items() if ids]
     return ", ".join(found) or None
+
+
+def added(before: Iterable[Item], now: Iterable[Item]) -> Iterator[Item]:
+    """The pictures of a listing whose ids another one does not have, or not as often."""
+    known = Counter(item.id for item in before)
+    for item in now:
+        if known[item.id]:
+            known[item.id] -= 1
+        else:
+            yield item
 
 
 def _table(items: list[Item]) -> pa.Table:

@@ -9,18 +9,19 @@ shards/000000.json    the record of a shard that is done
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.fingerprint import differences
 from clsspec_serve.dataset.layout import Layout
-from clsspec_serve.dataset.listing import Item, Listing, difference, write_listing
+from clsspec_serve.dataset.listing import Item, Listing, added, difference, write_listing
 from clsspec_serve.dataset.shards import Record, read_records
 from clsspec_serve.dataset.sinks.maps import write_metadata
 from clsspec_serve.dataset.sources.source import Place, Source
-from clsspec_serve.dataset.trees import Tree, writing_to
-from clsspec_serve.errors import DatasetError, OutputError, reason_of
+from clsspec_serve.dataset.trees import Tree, reading, writing_to
+from clsspec_serve.errors import DatasetError, OutputError
 from clsspec_serve.schema import Count, Positive, Strict
 
 STATE = "run.json"
@@ -66,6 +67,13 @@ class State(Strict):
         """How many there are in all."""
         return sum(part.pictures for part in self.parts)
 
+    def lengths(self) -> Iterator[int]:
+        """How many pictures each shard has; the last one of a listing may have fewer."""
+        size = self.asked.shard_size
+        for part in self.parts:
+            for first in range(0, part.pictures, size):
+                yield min(size, part.pictures - first)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -78,30 +86,38 @@ class Run:
         """The pictures of a shard, in order."""
         for part in self.state.parts:
             if shard < part.shards:
-                with self.tree.open(part.file) as stream:
-                    return Listing(stream).shard(shard)
+                with self._listing(part) as listing:
+                    return listing.shard(shard)
             shard -= part.shards
         raise IndexError(shard)
 
     def all_items(self) -> Iterator[Item]:
         """The pictures of all shards."""
         for part in self.state.parts:
-            with self.tree.open(part.file) as stream:
-                yield from Listing(stream)
+            with self._listing(part) as listing:
+                yield from listing
 
     def records(self) -> dict[int, Record]:
         """Of the shards that are done."""
         return read_records(self.tree)
 
+    @contextmanager
+    def _listing(self, part: Part) -> Iterator[Listing]:
+        with reading(f"{self.tree.name}/{part.file}"), self.tree.open(part.file) as stream:
+            yield Listing(stream)
+
 
 def is_run(tree: Tree) -> bool:
-    """Whether a folder is a run's."""
-    return tree.exists(STATE)
+    """Whether a folder is a run's; raises `DatasetError` where that cannot be told."""
+    with reading(f"{tree.name}/{STATE}"):
+        return tree.exists(STATE)
 
 
 def begin(tree: Tree, state: State) -> None:
     """Make a new folder that of a run, without pictures so far; raises `OutputError`."""
-    if tree.exists("") and next(tree.walk(), None) is not None:
+    with reading(tree.name):
+        used = tree.exists("") and next(tree.walk(), None) is not None
+    if used:
         raise OutputError(f"{tree.name} has files and no {STATE}; accepted is a new folder")
     _write_state(tree, state)
 
@@ -144,9 +160,8 @@ def _listed(run: Run, source: Source, layout: Layout, append: bool) -> Run:
                         f"{state.source} is not what it was when {tree.name} was begun: {words}; "
                         "--append takes new pictures"
                     )
-                known = {item.id for item in run.all_items()}
-                new = (item for item in listed if item.id not in known)
                 file = folder / "more.parquet"
+                new = added(run.all_items(), listed)
                 now = _list(new, file, len(state.parts), shard_size)
         if not now.pictures:
             return run
@@ -165,10 +180,8 @@ def open_run(tree: Tree) -> Run:
 
 def read_state(tree: Tree) -> State:
     """What `run.json` says; raises `DatasetError`."""
-    try:
+    with reading(f"{tree.name}/{STATE}"):
         return State.model_validate_json(tree.read(STATE))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{tree.name}/{STATE} cannot be read: {reason_of(error)}") from error
 
 
 def _list(items: Iterator[Item], file: Path, number: int, shard_size: int) -> Part:

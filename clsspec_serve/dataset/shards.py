@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from clsspec_serve.dataset.trees import Tree
-from clsspec_serve.errors import DatasetError, one_line, reason_of
+from clsspec_serve.dataset.trees import Tree, reading
 from clsspec_serve.manifest import File
 from clsspec_serve.schema import Count, Strict
 
@@ -46,18 +45,14 @@ def write_record(tree: Tree, record: Record) -> None:
 
 def read_records(tree: Tree) -> dict[int, Record]:
     """Of all shards that are done, by number; raises `DatasetError`."""
-    try:
+    with reading(f"{tree.name}/{FOLDER}"):
         if not tree.exists(FOLDER):
             return {}
         paths = [entry.path for entry in tree.walk(FOLDER) if entry.path.endswith(".json")]
-    except OSError as error:
-        raise DatasetError(f"{tree.name}/{FOLDER} cannot be read: {one_line(error)}") from error
     found = [_read(tree, path) for path in paths]
     return {record.shard: record for record in found}
 
 
 def _read(tree: Tree, path: str) -> Record:
-    try:
+    with reading(f"{tree.name}/{path}"):
         return Record.model_validate_json(tree.read(path))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{tree.name}/{path} cannot be read: {reason_of(error)}") from error

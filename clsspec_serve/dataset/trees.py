@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import shutil
 import stat
@@ -11,9 +12,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
-from clsspec_serve.errors import OutputError, UsageError, one_line
+from clsspec_serve.errors import (
+    DatasetError,
+    OutputError,
+    UsageError,
+    one_line,
+    os_reason,
+    reason_of,
+)
 
 _SCRATCH = ".clsspec-"
 MISSING = -1
@@ -62,6 +70,10 @@ class Tree(Protocol):
 
     def open(self, path: str) -> BinaryIO:
         """A file to read here and there."""
+        ...
+
+    def free(self) -> int | None:
+        """Bytes that fit, where that is known; raises `OSError`."""
         ...
 
     def claimed(self) -> AbstractContextManager[None]:
@@ -124,7 +136,7 @@ class LocalTree:
                 yield _entry(path, status)
 
     def entry(self, path: str) -> Entry:
-        status = os.stat(self._root / path)
+        status = os.stat(self._file(path))
         if not stat.S_ISREG(status.st_mode):
             raise _no_file(path)
         return _entry(path, status)
@@ -138,7 +150,11 @@ class LocalTree:
             return stream.read() if length is None else stream.read(length)
 
     def open(self, path: str) -> BinaryIO:
-        return (self._root / path).open("rb")
+        return self._file(path).open("rb")
+
+    def free(self) -> int | None:
+        root = self._root.absolute()
+        return shutil.disk_usage(next(each for each in (root, *root.parents) if each.exists())).free
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -192,41 +208,57 @@ class LocalTree:
             file.write_bytes(content)
             self.place(file, path)
 
+    def _file(self, path: str) -> Path:
+        if "\0" in path:  # of which Python makes a `ValueError`
+            raise _no_file(path)
+        return self._root / path
+
 
 class RemoteTree:
     """A folder of an object store, through fsspec. An object is whole as soon as it can be seen."""
 
     def __init__(self, address: str) -> None:
-        import fsspec
-
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(address.rstrip("/"))
-        except (ImportError, ValueError) as error:
-            raise UsageError(f"{address}: {one_line(error)}") from error
         self.name = self.address = address.rstrip("/")
+        try:
+            self._files, self._root = _found(self.address)
+        except Exception as error:  # of whatever package has this kind of store
+            raise UsageError(f"{address}: {one_line(error)}") from error
 
     def walk(self, below: str = "") -> Iterator[Entry]:
-        found = self._files.find(self._path(below), detail=True)
+        with _store():
+            found = self._files.find(self._path(below), detail=True)
         for path in sorted(found):
             yield self._entry(path.removeprefix(f"{self._root}/"), found[path])
 
     def entry(self, path: str) -> Entry:
-        info = self._files.info(self._path(path))
+        info = self._info(path)
         if info["type"] != "file":
             raise _no_file(path)
         return self._entry(path, info)
 
     def exists(self, path: str) -> bool:
-        return bool(self._files.exists(self._path(path)))
+        # fsspec's own takes a store that does not answer for an empty one.
+        try:
+            self._info(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        if length == 0:  # no range says that
+            return b""
         end = None if length is None else start + length
-        content: bytes = self._files.cat_file(self._path(path), start=start or None, end=end)
+        with _store():
+            content: bytes = self._files.cat_file(self._path(path), start=start or None, end=end)
         return content
 
     def open(self, path: str) -> BinaryIO:
-        stream: BinaryIO = self._files.open(self._path(path), "rb")
-        return stream
+        with _store():
+            stream = self._files.open(self._path(path), "rb")
+        return cast("BinaryIO", _Stream(stream))
+
+    def free(self) -> int | None:
+        return None
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -239,12 +271,17 @@ class RemoteTree:
             yield Path(folder)
 
     def place(self, file: Path, path: str) -> None:
-        with writing_to(f"{self.name}/{path}"):
+        with writing_to(f"{self.name}/{path}"), _store():
             self._files.put_file(str(file), self._path(path))
 
     def write(self, path: str, content: bytes) -> None:
-        with writing_to(f"{self.name}/{path}"):
+        with writing_to(f"{self.name}/{path}"), _store():
             self._files.pipe_file(self._path(path), content)
+
+    def _info(self, path: str) -> dict[str, Any]:
+        with _store():
+            info: dict[str, Any] = self._files.info(self._path(path))
+        return info
 
     def _path(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
@@ -253,6 +290,58 @@ class RemoteTree:
     def _entry(path: str, info: dict[str, Any]) -> Entry:
         version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("updated")
         return Entry(path, int(info["size"]), str(version or "").strip('"'))
+
+
+class _Stream(io.BufferedIOBase):
+    """A file of a store, of which each piece is asked for when it is read."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with _store():
+            content: bytes = self._stream.read(size)
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return int(self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _found(address: str) -> tuple[Any, str]:
+    """The store of an address, and the path there."""
+    from fsspec.core import url_to_fs
+
+    found: tuple[Any, str]
+    try:
+        # What others write there has to be seen.
+        found = url_to_fs(address, use_listings_cache=False)
+    except TypeError:  # some stores, such as sftp, hand options on to what does not know them
+        found = url_to_fs(address)
+    return found
+
+
+@contextmanager
+def _store() -> Iterator[None]:
+    """Let whatever a store's own package raises be an `OSError`."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(one_line(error)) from error
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:
@@ -281,4 +370,13 @@ def writing_to(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"cannot write {name}: {error.strerror or one_line(error)}") from error
+        raise OutputError(f"cannot write {name}: {os_reason(error)}") from error
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Let what cannot be had, or is not as it was written, be a `DatasetError` that says where."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{name} cannot be read: {reason_of(error)}") from error

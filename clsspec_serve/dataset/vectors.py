@@ -10,7 +10,7 @@ from numpy.lib import format as npy
 
 from clsspec_serve.dataset.run import Run
 from clsspec_serve.dataset.stored import Stored
-from clsspec_serve.dataset.trees import writing_to
+from clsspec_serve.dataset.trees import Tree, writing_to
 
 
 def vectors_path(name: str) -> str:
@@ -18,9 +18,9 @@ def vectors_path(name: str) -> str:
     return f"{name}.npy"
 
 
-def has_vectors(run: Run) -> bool:
-    """Whether arrays have been asked for before."""
-    return any(run.tree.exists(vectors_path(name)) for name in run.state.vectors)
+def has_vectors(tree: Tree, names: Iterable[str]) -> bool:
+    """Whether a run's arrays have been asked for before."""
+    return any(tree.exists(vectors_path(name)) for name in names)
 
 
 def write_vectors(run: Run, last: int) -> None:

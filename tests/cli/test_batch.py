@@ -229,3 +229,42 @@ def test_vectors_are_written_as_one_array_too(
     rows = pq.read_table(out / "rows").to_pylist()
     for row, vector in zip(rows, array, strict=True):
         assert np.isnan(vector).all() if row["cls"] is None else vector.tolist() == row["cls"]
+
+
+def test_a_plan_says_what_a_run_takes_and_writes_nothing(
+    clsspec: Clsspec, tiny_bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("batch", source, "--out", out, "--model", tiny_bundle, "--resize", "squash")
+    result = clsspec(*command, "--plan", "--batch-size", "2", "--shard-size", "3", "--npy")
+    assert result.code == 0
+    lines = dict(line.split(": ", 1) for line in result.out.splitlines())
+    assert list(lines) == ["pictures", "to write", "free", "memory", "sample", "speed", "time"][:5]
+    assert lines["pictures"] == "6 in 2 shards"
+    assert lines["to write"].startswith("7 files, ")
+    assert lines["sample"] == "6 pictures, 1 failed: 1 no picture"
+    assert not out.exists()
+
+
+def test_a_plan_that_does_not_fit_ends_with_an_error(
+    clsspec: Clsspec,
+    tiny_bundle: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clsspec_serve.dataset.trees.LocalTree.free", lambda self: 1000)
+    out = tmp_path / "out"
+    result = clsspec("batch", source, "--out", out, "--model", tiny_bundle, "--plan")
+    assert result.code == 1
+    assert result.err.splitlines()[-1].startswith(f"clsspec: {out} has room for 1.0 kB, not for ")
+
+
+def test_durations_are_in_their_two_largest_units() -> None:
+    from clsspec_cli.plan import duration
+
+    assert duration(0.2) == "1 s"
+    assert duration(59.6) == "1 min"
+    assert duration(7799) == "2 h 9 min"
+    assert duration(86_400 * 3) == "3 d"
+    assert duration(86_400 * 3 + 3600 * 5 + 60) == "3 d 5 h"

@@ -83,6 +83,17 @@ def workers(process: int, name: str) -> list[int]:
     return found
 
 
+def killed(process: int) -> bool:
+    """Kill a process and all that it has begun; whether it was there."""
+    victims = [process, *workers(process, "")]
+    found = []
+    for victim in victims:
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+            found.append(victim)
+    return process in found
+
+
 def records(out: Path) -> int:
     """How many shards are done."""
     with suppress(OSError):
@@ -117,9 +128,7 @@ def test_workers_that_are_killed_are_replaced_and_the_bytes_are_the_same(
             time.sleep(chance.uniform(0, 0.02))
             victims = workers(process.pid, name)
             if victims:
-                with suppress(ProcessLookupError):
-                    os.kill(chance.choice(victims), signal.SIGKILL)
-                    kills += 1
+                kills += killed(chance.choice(victims))
             done = records(out)
         assert process.wait(240) == 0
     assert tree(out) == tree(whole)
@@ -143,6 +152,31 @@ def test_workers_end_when_their_run_is_killed(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert len(left) == 2
     assert records(out) < WORKERS_PICTURES // 4
+
+
+def test_nodes_that_are_lost_are_done_without(tmp_path: Path, tenth: bool) -> None:
+    """Two of four, with all of their processes, where there are two replicas."""
+    losses, pictures = (1, WORKERS_PICTURES) if tenth else (2, 10 * WORKERS_PICTURES)
+    bundle = colour_bundle(tmp_path / "colours")
+    source = as_folder(tmp_path / "set", named(pictures))
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    with begun(bundle, source, whole, "processes") as process:
+        assert process.wait(120) == 0
+    done = 0
+    with begun(bundle, source, out, "ray-nodes") as process:
+        for _ in range(losses):
+            while records(out) < done + pictures // 40:
+                time.sleep(0.01)
+            busy, *_ = workers(process.pid, "ray::_Actor")
+            assert killed(parent(busy))
+            done = records(out)
+        assert process.wait(240) == 0
+    assert tree(out) == tree(whole)
+
+
+def parent(process: int) -> int:
+    """Of a Ray worker its node."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_a_driver_whose_node_is_lost_ends(tmp_path: Path) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from clsspec_serve.dataset.listing import Item
-from clsspec_serve.dataset.sources.source import Changed, Place, Unreadable, text_of
+from clsspec_serve.dataset.sources.source import (
+    Changed,
+    Place,
+    Unreadable,
+    text_of,
+    unchanged,
+)
 from clsspec_serve.dataset.trees import MISSING, Entry, Tree
-from clsspec_serve.errors import one_line
+from clsspec_serve.errors import os_reason
+
+_CHANGED = "was changed after it had been listed"
 
 Walk = Callable[[], Iterator[Entry]]
 """What finds files, each time anew."""
@@ -46,10 +54,10 @@ class FileReader:
     def read(self, item: Item) -> bytes:
         """See `Reader`."""
         try:
-            content = self._tree.read(item.file)
-            entry = self._tree.entry(item.file)
+            with unchanged(self._tree, item.file, f"{item.size}:{item.version}", _CHANGED):
+                content = self._tree.read(item.file, 0, item.size)
         except OSError as error:
-            raise Unreadable(f"cannot be read: {error.strerror or one_line(error)}") from error
-        if (entry.size, entry.version) != (item.size, item.version) or len(content) != item.size:
-            raise Changed("was changed after it had been listed")
+            raise Unreadable(f"cannot be read: {os_reason(error)}") from error
+        if len(content) != item.size:
+            raise Changed(_CHANGED)
         return content

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import translate
 from pathlib import PurePosixPath
 
@@ -14,7 +15,7 @@ from clsspec_serve.dataset.sources.source import Source, is_picture
 from clsspec_serve.dataset.sources.tables import Tables
 from clsspec_serve.dataset.sources.tars import Tars
 from clsspec_serve.dataset.trees import MISSING, Entry, Tree, open_tree
-from clsspec_serve.errors import DatasetError, UsageError
+from clsspec_serve.errors import DatasetError, UsageError, os_reason
 
 _KINDS = ("pictures", ".tar", ".parquet")
 _PATTERN = re.compile(r"[*?\[]")
@@ -27,11 +28,16 @@ def find_source(text: str, column: str | None = None) -> Source:
     list of paths, one on each line, relative to its own folder. Of a folder everything below it is
     taken. All of it may be in an object store. Raises `UsageError` and `DatasetError`.
     """
-    try:
+    with _reading(text):
         return _found(text, column)
+
+
+@contextmanager
+def _reading(text: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise DatasetError(f"{text}: cannot be read: {reason}") from error
+        raise DatasetError(f"{text}: cannot be read: {os_reason(error)}") from error
 
 
 def _found(text: str, column: str | None) -> Source:
@@ -55,7 +61,7 @@ def _found(text: str, column: str | None) -> Source:
         tree = open_tree(text)
         return _of(text, tree, tree.walk, column)
     if name.endswith(".txt"):
-        return Files(tree, lambda: _listed(tree, name))
+        return Files(tree, lambda: _listed(text, tree, name))
     return _of(text, tree, lambda: iter([entry]), column)
 
 
@@ -75,7 +81,8 @@ def _of(text: str, tree: Tree, walk: Walk, column: str | None) -> Source:
     (kind,) = counts
 
     def chosen() -> Iterator[Entry]:
-        return (entry for entry in walk() if _kind(entry) == kind)
+        with _reading(text):
+            yield from (entry for entry in walk() if _kind(entry) == kind)
 
     if column is not None and kind != ".parquet":
         raise UsageError(f"--column is for Parquet tables; {text} has {kind}")
@@ -97,9 +104,11 @@ def _fixed(pattern: str) -> str:
     return "/".join(parts[:until]) or ("/" if pattern.startswith("/") else "")
 
 
-def _listed(tree: Tree, name: str) -> Iterator[Entry]:
+def _listed(text: str, tree: Tree, name: str) -> Iterator[Entry]:
+    with _reading(text):
+        lines = tree.read(name).decode("utf-8", "surrogateescape").splitlines()
     seen: set[str] = set()
-    for line in tree.read(name).decode("utf-8", "surrogateescape").splitlines():
+    for line in lines:
         path = line.strip()
         if not path:
             continue
@@ -108,7 +117,16 @@ def _listed(tree: Tree, name: str) -> Iterator[Entry]:
         seen.add(path)
         if PurePosixPath(path).is_absolute() and "://" in tree.name:
             raise DatasetError(f"{name}: has {path}; accepted are paths relative to {tree.name}")
-        try:
-            yield tree.entry(path)
-        except OSError:
-            yield Entry(path, MISSING, "")
+        with _reading(text):
+            entry = _entry(tree, path)
+        yield entry
+
+
+def _entry(tree: Tree, path: str) -> Entry:
+    try:
+        return tree.entry(path)
+    except OSError as error:
+        # What a store does not answer may be there all the same.
+        if "://" in tree.name and not isinstance(error, (FileNotFoundError, PermissionError)):
+            raise
+        return Entry(path, MISSING, "")

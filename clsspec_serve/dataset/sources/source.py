@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
 from clsspec_serve.dataset.listing import Item
+from clsspec_serve.dataset.trees import Entry, Tree
 from clsspec_serve.errors import ImageError
 from clsspec_serve.schema import Strict
 
@@ -69,6 +71,24 @@ class Unreadable(ImageError):
 
 class Changed(Unreadable):
     """The file is not the one that was listed."""
+
+
+def version_of(entry: Entry) -> str:
+    """What changes when a file does."""
+    return f"{entry.size}:{entry.version}"
+
+
+@contextmanager
+def unchanged(tree: Tree, file: str, version: str, words: str) -> Iterator[None]:
+    """A context in which a file is read; raises `Changed` where it is not the one that was listed.
+
+    Whatever came of reading it, even an error, then says nothing of that one.
+    """
+    try:
+        yield
+    finally:
+        if version_of(tree.entry(file)) != version:
+            raise Changed(words)
 
 
 def is_picture(path: str) -> bool:

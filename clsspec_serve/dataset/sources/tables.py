@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clsspec_serve.dataset.listing import Item
-from clsspec_serve.dataset.sources.source import Changed, Place, Unreadable, text_of
+from clsspec_serve.dataset.sources.source import (
+    Place,
+    Unreadable,
+    text_of,
+    unchanged,
+    version_of,
+)
 from clsspec_serve.dataset.trees import Entry, Tree
-from clsspec_serve.errors import DatasetError, one_line
+from clsspec_serve.errors import DatasetError, one_line, os_reason
+
+_CHANGED = "is in a table that was changed after it had been listed"
+_Part = TypeVar("_Part")
 
 USUAL = ("image", "img", "picture", "photo", "jpg", "bytes", "path", "file", "file_name")
 """Names of columns that are looked for, in this order."""
@@ -39,16 +48,20 @@ class Tables:
     def items(self) -> Iterator[Item]:
         """See `Source`."""
         for entry in self._entries:
-            version = f"{entry.size}:{entry.version}"
+            version = version_of(entry)
             name = text_of(entry.path)
             try:
                 with self._tree.open(entry.path) as stream:
                     rows = sum(_Table(stream, self._column).lengths)
-            except (pa.ArrowException, OSError, DatasetError) as error:
-                yield Item(name, entry.path, version=version, problem=one_line(error))
+            except OSError as error:
+                problem = f"cannot be read: {os_reason(error)}"
+            except (pa.ArrowException, ValueError, DatasetError) as error:
+                problem = one_line(error)
+            else:
+                for row in range(rows):
+                    yield Item(f"{name}#{row}", entry.path, row, version=version)
                 continue
-            for row in range(rows):
-                yield Item(f"{name}#{row}", entry.path, row, version=version)
+            yield Item(name, entry.path, version=version, problem=problem)
 
 
 class TableReader:
@@ -68,7 +81,7 @@ class TableReader:
                 value = value.get("path") if value.get("bytes") is None else value["bytes"]
             if isinstance(value, str):
                 return self._tree.read(value)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise Unreadable(f"cannot be read: {one_line(error)}") from error
         if value is None:
             raise Unreadable("the table has nothing there")
@@ -78,19 +91,22 @@ class TableReader:
     def _value(self, item: Item) -> Any:
         with self._lock:
             if item.file not in self._lengths:
-                entry = self._tree.entry(item.file)
-                if f"{entry.size}:{entry.version}" != item.version:
-                    raise Changed("is in a table that was changed after it had been listed")
-                with self._tree.open(item.file) as stream:
-                    self._lengths = {item.file: _Table(stream, self._column).lengths}
+                self._lengths = {item.file: self._part(item, lambda table: table.lengths)}
             group, row = _place(item.position, self._lengths[item.file])
             key = (item.file, group)
             if key not in self._groups:
-                with self._tree.open(item.file) as stream:
-                    self._groups[key] = _Table(stream, self._column).values(group)
+                self._groups[key] = self._part(item, lambda table: table.values(group))
                 if len(self._groups) > _GROUPS:
                     self._groups.popitem(last=False)
             return self._groups[key][row].as_py()
+
+    def _part(self, item: Item, take: Callable[[_Table], _Part]) -> _Part:
+        """Of an item's table, as it was listed."""
+        with (
+            unchanged(self._tree, item.file, item.version, _CHANGED),
+            self._tree.open(item.file) as stream,
+        ):
+            return take(_Table(stream, self._column))
 
 
 def _place(row: int, lengths: Sequence[int]) -> tuple[int, int]:

@@ -8,19 +8,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import s3fs
-from aiohttp import ClientPayloadError
-from botocore.exceptions import BotoCoreError
 from bounded import within
 from command_line import tree
 from dataset_sources import as_folder, as_table, as_tar, computed, named, picture, rows
 from faulty_store import FaultyStore, faulty_store
+from fsspec.implementations.memory import MemoryFileSystem
 from http_server import colour_bundle
 
 from clsspec_serve.dataset import batch
 from clsspec_serve.dataset.batch import Summary
-from clsspec_serve.errors import ClsspecError, DatasetError, OutputError
+from clsspec_serve.dataset.run import is_run
+from clsspec_serve.dataset.sources.find import find_source
+from clsspec_serve.dataset.sources.reading import open_reader
+from clsspec_serve.dataset.sources.source import Changed
+from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.errors import ClsspecError, DatasetError, OutputError, UsageError
 from clsspec_serve.request import Options
 
 OPTIONS: Options = {"tasks": ("cls", "patches", "depth"), "policy": "squash"}
@@ -28,20 +33,6 @@ PICTURES = named(10)
 SECONDS = 30
 """For any run here; those that try again take one or two."""
 SOURCE, OUT = "s3://data/set", "s3://data/out"
-LOST = pytest.mark.xfail(
-    reason="errors of the network are no OSError, and nobody expects them",
-    raises=(BotoCoreError, ClientPayloadError),
-    strict=True,
-)
-RAW = pytest.mark.xfail(
-    reason="what is read beside pictures raises OSError", raises=OSError, strict=True
-)
-MISTAKEN = pytest.mark.xfail(
-    reason="it is told that the listing cannot be written", raises=OutputError, strict=True
-)
-CACHED = pytest.mark.xfail(
-    reason="s3fs answers from its listing", raises=AssertionError, strict=True
-)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +61,7 @@ def outside(server: FaultyStore) -> s3fs.S3FileSystem:
 
 @pytest.fixture
 def store(server: FaultyStore) -> Iterator[FaultyStore]:
-    """The server, so far without faults, and a client that remembers nothing of it."""
-    s3fs.S3FileSystem().invalidate_cache()
+    """The server, so far without faults."""
     yield server
     server.faults.clear()
 
@@ -139,8 +129,8 @@ def test_pictures_that_cannot_be_read_for_a_moment_are_read_after_all(
         ("503", "cannot be read: Please reduce your request rate."),
         ("two lines", "cannot be read: An internal error. Try again."),
         ("denied", "cannot be read: Access Denied"),
-        pytest.param("reset", "cannot be read: Connection was closed before we rec", marks=LOST),
-        pytest.param("cut", "cannot be read: Response payload is not completed", marks=LOST),
+        ("reset", "cannot be read: Connection was closed before we rec"),
+        ("cut", "cannot be read: Response payload is not completed"),
     ],
 )
 def test_a_picture_that_can_never_be_read_is_a_failure_of_its_own(
@@ -189,10 +179,11 @@ def between_listing_and_reading(
     ("form", "change"),
     [
         ("files", "another size"),
-        pytest.param("files", "the same size", marks=CACHED),
-        pytest.param("tars", "another size", marks=CACHED),
-        pytest.param("tars", "the same size", marks=CACHED),
-        pytest.param("tables", "another size", marks=CACHED),
+        ("files", "the same size"),
+        ("files", "nothing is left"),
+        ("tars", "another size"),
+        ("tars", "the same size"),
+        ("tables", "another size"),
     ],
 )
 def test_what_is_overwritten_after_the_listing_is_a_failure_and_not_another_picture(
@@ -204,7 +195,11 @@ def test_what_is_overwritten_after_the_listing_is_a_failure_and_not_another_pict
     change: str,
 ) -> None:
     source = in_the_store(data, tmp_path, form, picture(1))
-    content = picture(99) if change == "the same size" else picture(99, 42, 56)
+    content = {
+        "another size": picture(99, 42, 56),
+        "the same size": picture(99),
+        "nothing is left": b"",
+    }[change]
     assert (len(content) == len(picture(1))) == (change == "the same size")
     between_listing_and_reading(monkeypatch, lambda: in_the_store(data, tmp_path, form, content))
     run_over(bundle, source, tmp_path / "out")
@@ -216,7 +211,22 @@ def test_what_is_overwritten_after_the_listing_is_a_failure_and_not_another_pict
         assert kinds == ["changed"] * 3
 
 
-@CACHED
+def test_a_table_that_is_overwritten_while_it_is_read_is_no_other_table(
+    tmp_path: Path, data: s3fs.S3FileSystem
+) -> None:
+    def put(first: int) -> None:
+        values = [picture(first + index) for index in range(7)]
+        data.put(str(as_table(tmp_path / "a.parquet", "image", values)), "data/set/a.parquet")
+
+    put(0)
+    source = find_source(SOURCE)
+    reader, items = open_reader(source.place), list(source.items())
+    assert reader.read(items[0]) == picture(0)
+    put(10)
+    with pytest.raises(Changed):
+        reader.read(items[5])
+
+
 def test_what_was_overwritten_before_the_listing_is_what_is_read_in_the_same_process_too(
     bundle: Path, tmp_path: Path, data: s3fs.S3FileSystem, there: str
 ) -> None:
@@ -247,6 +257,54 @@ def test_what_is_deleted_after_the_listing_is_a_failure(
         assert found[0] == found[2] == ""
 
 
+@pytest.mark.parametrize("form", ["tars", "tables"])
+@pytest.mark.parametrize("answer", ["500", "reset"])
+def test_an_archive_that_cannot_be_listed_is_a_failure_of_its_own(
+    bundle: Path,
+    tmp_path: Path,
+    store: FaultyStore,
+    data: s3fs.S3FileSystem,
+    form: str,
+    answer: str,
+) -> None:
+    source = in_the_store(data, tmp_path, form, picture(1))
+    store.fail("GET", r"data/set/a\..+", answer)
+    run_over(bundle, source, tmp_path / "out")
+    (row,) = rows(tmp_path / "out")
+    assert row["kind"] == "unreadable"
+    assert row["error"].startswith("cannot be read: ")
+    assert row["error"].isprintable()
+
+
+def test_an_empty_member_of_a_tar_is_read_as_such(
+    bundle: Path, tmp_path: Path, data: s3fs.S3FileSystem
+) -> None:
+    run_over(bundle, in_the_store(data, tmp_path, "tars", b""), tmp_path / "out")
+    assert [row["kind"] for row in rows(tmp_path / "out")] == [None, "no picture", None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"), [("500", "Internal Server Error"), ("reset", "Connection was closed")]
+)
+def test_a_listed_picture_of_which_nothing_is_known_is_not_taken_for_a_missing_one(
+    bundle: Path,
+    tmp_path: Path,
+    store: FaultyStore,
+    data: s3fs.S3FileSystem,
+    there: str,
+    answer: str,
+    words: str,
+) -> None:
+    source = f"{there}/list.txt"
+    data.pipe(source, b"000.png\nno.png\n001.png\n")
+    run_over(bundle, source, tmp_path / "whole")
+    errors = [row["error"] for row in rows(tmp_path / "whole")]
+    assert errors == [None, "there is no such file", None]
+    store.fail("HEAD", r"data/set/001\.png", answer)
+    message = refused(DatasetError, lambda: run_over(bundle, source, tmp_path / "out"))
+    assert message.startswith(f"{source}: cannot be read: {words}")
+
+
 WRITTEN = (
     *(("run.json", 0), ("listing/0.parquet", 0), ("patches.zarr/zarr.json", 0), ("run.json", 1)),
     *(("rows/000001.parquet", 0), ("patches.zarr/c/1/0/0/0", 0), ("samples/000001.tar", 0)),
@@ -260,7 +318,7 @@ WRITTEN = (
     [
         *((path, skip, "500") for path, skip in WRITTEN),
         *((path, skip, "denied") for path, skip in WRITTEN[::4]),
-        *(pytest.param(path, skip, "reset", marks=LOST) for path, skip in WRITTEN[::4]),
+        *((path, skip, "reset") for path, skip in WRITTEN[::4]),
     ],
 )
 def test_a_file_that_cannot_be_written_ends_the_run_and_the_same_command_goes_on(
@@ -310,9 +368,6 @@ def test_files_that_cannot_be_written_for_a_moment_are_written_after_all(
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-@pytest.mark.xfail(
-    reason="some take the words of an error as they are", raises=AssertionError, strict=True
-)
 @pytest.mark.parametrize("kind", ["LIST", "PUT"])
 def test_an_answer_of_two_lines_is_told_in_one(
     bundle: Path, tmp_path: Path, store: FaultyStore, there: str, kind: str
@@ -328,9 +383,9 @@ def test_an_answer_of_two_lines_is_told_in_one(
     [
         pytest.param(0, "500", id="when it is looked for"),
         pytest.param(1, "denied", id="when it is counted"),
-        pytest.param(2, "500", id="when it is listed", marks=MISTAKEN),
-        pytest.param(0, "reset", id="when it is looked for, lost", marks=LOST),
-        pytest.param(2, "reset", id="when it is listed, lost", marks=LOST),
+        pytest.param(2, "500", id="when it is listed"),
+        pytest.param(0, "reset", id="when it is looked for, lost"),
+        pytest.param(2, "reset", id="when it is listed, lost"),
     ],
 )
 def test_a_source_that_cannot_be_listed_is_one_line(
@@ -350,7 +405,7 @@ def test_a_source_that_cannot_be_listed_for_a_moment_is_listed_after_all(
     assert fault.failed == 2
 
 
-@pytest.mark.parametrize("answer", ["500", "denied", pytest.param("reset", marks=LOST)])
+@pytest.mark.parametrize("answer", ["500", "denied", "reset"])
 def test_a_run_whose_state_cannot_be_read_is_one_line_and_stays_as_it_is(
     bundle: Path,
     here: Path,
@@ -372,10 +427,10 @@ def test_a_run_whose_state_cannot_be_read_is_one_line_and_stays_as_it_is(
 @pytest.mark.parametrize(
     ("kind", "key", "answer"),
     [
-        pytest.param("HEAD", r"data/out/run\.json", "denied", marks=RAW),
+        ("HEAD", r"data/out/run\.json", "denied"),
         ("LIST", "data/out/shards/", "500"),
         ("GET", r"data/out/shards/000000\.json", "denied"),
-        pytest.param("GET", r"data/out/listing/0\.parquet", "500", marks=RAW),
+        ("GET", r"data/out/listing/0\.parquet", "500"),
     ],
 )
 def test_a_run_that_cannot_be_looked_at_is_one_line(
@@ -390,11 +445,48 @@ def test_a_run_that_cannot_be_looked_at_is_one_line(
 ) -> None:
     with pytest.raises(DatasetError, match="1 picture failed"):
         run_over(bundle, here, OUT, max_errors=0)
-    s3fs.S3FileSystem().invalidate_cache()  # the next process has none
     fault = store.fail(kind, key, answer)
     message = refused(ClsspecError, lambda: run_over(bundle, here, OUT))
     assert fault.failed
     assert OUT in message
+
+
+def test_a_listing_that_is_damaged_is_one_line(
+    bundle: Path, here: Path, data: s3fs.S3FileSystem
+) -> None:
+    with pytest.raises(DatasetError, match="1 picture failed"):
+        run_over(bundle, here, OUT, max_errors=0)
+    data.pipe("data/out/listing/0.parquet", b"PAR1")
+    message = refused(DatasetError, lambda: run_over(bundle, here, OUT))
+    assert message.startswith(f"{OUT}/listing/0.parquet cannot be read: ")
+
+
+class Picky(MemoryFileSystem):
+    """A store that takes no options, as sftp, and at times does not answer."""
+
+    protocol = "picky"
+    cachable = False
+    up = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not self.up:
+            raise RuntimeError("no\nconnection")
+
+    def info(self, path: str, **options: Any) -> Any:
+        if path.endswith("lost/run.json"):
+            raise RuntimeError("no\nconnection")
+        return super().info(path, **options)
+
+
+def test_errors_of_any_store_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("picky", Picky)
+    assert not is_run(open_tree("picky://data/out"))
+    message = refused(DatasetError, lambda: is_run(open_tree("picky://data/lost")))
+    assert message == "picky://data/lost/run.json cannot be read: no connection"
+    monkeypatch.setattr(Picky, "up", False)
+    message = refused(UsageError, lambda: open_tree("picky://data/out"))
+    assert message == "picky://data/out: no connection"
 
 
 def test_a_bucket_that_is_not_there_cannot_be_written_to(
@@ -414,7 +506,6 @@ def test_a_store_that_denies_everything_is_one_line(
     assert not os.path.exists(tmp_path / "out")
 
 
-@LOST
 def test_a_server_that_is_not_there_is_one_line(
     bundle: Path, tmp_path: Path, there: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

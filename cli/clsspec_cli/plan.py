@@ -1,0 +1,57 @@
+"""What `clsspec batch --plan` says."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from clsspec_serve.dataset.batch import counted, kinds_of
+from clsspec_serve.errors import OutputError
+
+if TYPE_CHECKING:
+    from clsspec_serve.dataset.planning import Plan, Sample
+
+_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def print_plan(plan: Plan, out: str, replicas: int) -> None:
+    """Say it on stdout; raises `OutputError` where there is no room for it."""
+    from rich.filesize import decimal
+
+    words = f"pictures: {plan.pictures} in {counted(plan.shards, 'shard')}"
+    if plan.shards_done:
+        words += f"; {plan.pictures_done} in {plan.shards_done} are done"
+    print(words)
+    if plan.sample is None:
+        return
+    parts = ", ".join(f"{name} {decimal(size)}" for name, size in plan.sizes.items())
+    print(f"to write: {counted(plan.files, 'file')}, {decimal(plan.size)}: {parts}")
+    if plan.free is not None:
+        print(f"free: {decimal(plan.free)}")
+    if plan.memory:
+        print(f"memory: {decimal(plan.memory)} for the maps of a shard, twice while it is written")
+    failed = kinds_of(plan.sample.failures)
+    print(f"sample: {counted(plan.sample.pictures, 'picture')}, {failed}")
+    if plan.sample.rate is not None:
+        print(_speed(plan.sample, plan.sample.rate, replicas))
+        coming = plan.pictures - plan.pictures_done
+        print(f"time: {duration(coming / (replicas * plan.sample.rate))}")
+    if plan.free is not None and plan.size > plan.free:
+        raise OutputError(f"{out} has room for {decimal(plan.free)}, not for {decimal(plan.size)}")
+
+
+def _speed(sample: Sample, rate: float, replicas: int) -> str:
+    words = f"speed: {rate:.1f} images/s on this machine"
+    if replicas > 1:
+        words = f"speed: {replicas} x {rate:.1f} images/s, if every replica is as fast as one here"
+    return words + (f"; slowest: {sample.slowest}" if sample.slowest else "")
+
+
+def duration(seconds: float) -> str:
+    """In its largest unit and the next one: `2 h 10 min`."""
+    left = max(1, round(seconds))
+    for (name, unit), (smaller, part) in pairwise(_UNITS):
+        if left >= unit:
+            whole, rest = divmod(left, unit)
+            return f"{whole} {name}" + (f" {rest // part} {smaller}" if rest // part else "")
+    return f"{left} s"

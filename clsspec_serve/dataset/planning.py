@@ -1,0 +1,194 @@
+"""What a run will take, before it begins: counted from its listing, and measured on a sample."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil, prod
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from clsspec_serve.bundle import Bundle
+from clsspec_serve.dataset.batch import Settings, begun
+from clsspec_serve.dataset.layout import Layout
+from clsspec_serve.dataset.listing import Item
+from clsspec_serve.dataset.run import STATE, Run, begin, is_run, open_run, resume
+from clsspec_serve.dataset.runners.here import Here
+from clsspec_serve.dataset.runners.runner import News
+from clsspec_serve.dataset.sampling import sampled
+from clsspec_serve.dataset.shards import Record, read_records
+from clsspec_serve.dataset.sinks.maps import array_path
+from clsspec_serve.dataset.sources.find import find_source
+from clsspec_serve.dataset.sources.source import Place
+from clsspec_serve.dataset.trees import LocalTree, Tree, open_tree, reading
+from clsspec_serve.dataset.vectors import has_vectors, vectors_path
+from clsspec_serve.progress import progress
+
+SAMPLE = 50
+"""Pictures, about: two shards of whole batches."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pictures that were computed: how many, those that failed by kind, and bytes of each.
+
+    `sizes`: by folder. `rate`: pictures in a second while the second half was computed, None where
+    there was none. `slowest`: the stage that the others waited for, where it took long enough to
+    tell.
+    """
+
+    pictures: int
+    failures: Mapping[str, int]
+    sizes: Mapping[str, float]
+    rate: float | None
+    slowest: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is, and what is still to come.
+
+    `pictures`, `shards`: in all, of which `pictures_done`, `shards_done` are done. `files`,
+    `sizes`: still to be written; the latter in bytes, by folder or file, exact for arrays and from
+    the sample for the rest. `free`: bytes, None where that is not known. `memory`: bytes of a
+    shard's maps. `sample`: None where nothing is to come.
+    """
+
+    pictures: int
+    shards: int
+    pictures_done: int
+    shards_done: int
+    files: int
+    sizes: Mapping[str, int]
+    free: int | None
+    memory: int
+    sample: Sample | None
+
+    @property
+    def size(self) -> int:
+        """Bytes that are still to be written, in all."""
+        return sum(self.sizes.values())
+
+
+def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
+    """See what a run would do; nothing is written but to a temporary folder of this machine.
+
+    Raises what `work_off` raises before its first shard.
+    """
+    source = find_source(settings.source, settings.column)
+    state, layout = begun(bundle, settings, source)
+    tree = open_tree(settings.out)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = _Draft(Path(folder) / "run", tree.name)
+        if is_run(tree):
+            _copy(tree, draft)
+        else:
+            begin(draft, state)
+        run = resume(draft, source, layout, state, append=settings.append)
+        lengths = dict(enumerate(run.state.lengths()))
+        done = read_records(tree).keys()
+        pending = {shard: count for shard, count in lengths.items() if shard not in done}
+        sample = _sample(run, pending, layout, runner, folder) if pending else None
+    maps = _bytes_of_maps(layout)
+    with_npy = settings.npy or has_vectors(tree, layout.vectors)
+    arrays = _bytes_of_arrays(layout, lengths, state.asked.shard_size) if with_npy else {}
+    coming = sum(pending.values())
+    each = {**(sample.sizes if sample else {}), **maps}
+    return Plan(
+        pictures=run.state.pictures,
+        shards=run.state.shards,
+        pictures_done=run.state.pictures - coming,
+        shards_done=run.state.shards - len(pending),
+        files=len(pending) * (len(each) + 1) + len(arrays),
+        sizes={name: ceil(coming * size) for name, size in each.items()} | arrays,
+        free=tree.free(),
+        memory=sum(maps.values()) * state.asked.shard_size,
+        sample=sample,
+    )
+
+
+class _Draft(LocalTree):
+    """A run's folder as it would be; in messages it has the name of the real one."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        super().__init__(root)
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+
+def _copy(tree: Tree, draft: Tree) -> None:
+    """What a run says of itself, and its listings."""
+    for path in (STATE, *(part.file for part in open_run(tree).state.parts)):
+        with reading(f"{tree.name}/{path}"):
+            draft.write(path, tree.read(path))
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A source of some pictures of another one."""
+
+    place: Place
+    chosen: tuple[Item, ...]
+
+    def items(self) -> Iterator[Item]:
+        return iter(self.chosen)
+
+
+def _sample(
+    run: Run, shards: Mapping[int, int], layout: Layout, runner: Here, folder: str
+) -> Sample:
+    """A run over a few pictures, in two shards; the second one's time is that of a long run."""
+    batch = run.state.asked.batch_size
+    half = max(1, SAMPLE // 2 // batch) * batch
+    chosen = tuple(job.item for job, _ in sampled(run, shards, 2 * half))
+    asked = run.state.asked.model_copy(update={"shard_size": half})
+    state = run.state.model_copy(update={"asked": asked, "parts": ()})
+    tree = LocalTree(Path(folder) / "sample")
+    begin(tree, state)
+    small = resume(tree, _Chosen(state.place, chosen), layout, state)
+    found: list[tuple[float, Record]] = []
+    slowest = ""
+    with progress("Sampling", len(chosen), "images") as meter:
+
+        def tell(news: News) -> None:
+            nonlocal slowest
+            slowest = news.slowest or slowest
+            meter.advance(news.pictures)
+
+        def done(record: Record) -> None:
+            found.append((time.monotonic(), record))
+
+        runner.run(small, range(small.state.shards), tell, done)
+    failures: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for _, record in found:
+        failures.update(record.failures)
+        for path, file in record.files.items():
+            sizes[PurePosixPath(path).parts[0]] += file.size
+    rate = None
+    if len(found) == 2:
+        (before, _), (after, last) = found
+        rate = last.pictures / (after - before)
+    each = {name: size / len(chosen) for name, size in sizes.items()}
+    return Sample(len(chosen), failures, each, rate, slowest)
+
+
+def _bytes_of_maps(layout: Layout) -> dict[str, int]:
+    """Of each picture that does not fail."""
+    itemsize = np.dtype(layout.dtype).itemsize
+    return {array_path(name): prod(shape) * itemsize for name, shape in layout.maps.items()}
+
+
+def _bytes_of_arrays(layout: Layout, lengths: Mapping[int, int], shard_size: int) -> dict[str, int]:
+    """Of `NAME.npy`."""
+    last = len(lengths) - 1
+    rows = last * shard_size + lengths[last]
+    itemsize = np.dtype(layout.dtype).itemsize
+    return {vectors_path(name): rows * width * itemsize for name, width in layout.vectors.items()}
