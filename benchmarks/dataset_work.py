@@ -33,7 +33,7 @@ from clsspec_serve.dataset.layout import layout_of
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.rows import Row
 from clsspec_serve.dataset.runners.here import Here
-from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.working import Threads
 from clsspec_serve.dataset.writer import ShardWriter
 from clsspec_serve.engines.protocol import Arrays

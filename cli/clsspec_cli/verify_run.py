@@ -25,7 +25,7 @@ def is_run(what: str) -> bool:
         return False
     options.require_dataset_extra()
     from clsspec_serve.dataset import run
-    from clsspec_serve.dataset.trees import open_tree
+    from clsspec_serve.dataset.trees.opening import open_tree
 
     return run.is_run(open_tree(what))
 
@@ -34,7 +34,7 @@ def verify_run(what: str, sample: int, model: str | None) -> None:
     """Check its files, then compute a sample of its pictures; raises `DatasetError`."""
     from clsspec_serve.dataset import verification
     from clsspec_serve.dataset.run import open_run
-    from clsspec_serve.dataset.trees import open_tree
+    from clsspec_serve.dataset.trees.opening import open_tree
 
     run = open_run(open_tree(what))
     records = run.records()

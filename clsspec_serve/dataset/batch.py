@@ -17,7 +17,7 @@ from clsspec_serve.dataset.runners.runner import News, Runner
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sources.find import find_source
 from clsspec_serve.dataset.sources.source import Source
-from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.vectors import has_vectors, write_vectors
 from clsspec_serve.engines.select import choose_engine
 from clsspec_serve.errors import DatasetError

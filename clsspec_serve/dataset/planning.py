@@ -21,10 +21,12 @@ from clsspec_serve.dataset.runners.here import Here
 from clsspec_serve.dataset.runners.runner import News
 from clsspec_serve.dataset.sampling import sampled
 from clsspec_serve.dataset.shards import Record, read_records
-from clsspec_serve.dataset.sinks.maps import array_path
+from clsspec_serve.dataset.sinks.maps import array_path, index_bytes
 from clsspec_serve.dataset.sources.find import find_source
 from clsspec_serve.dataset.sources.source import Place
-from clsspec_serve.dataset.trees import LocalTree, Tree, open_tree, reading
+from clsspec_serve.dataset.trees.local import LocalTree
+from clsspec_serve.dataset.trees.opening import open_tree
+from clsspec_serve.dataset.trees.tree import Tree, reading
 from clsspec_serve.dataset.vectors import has_vectors, vectors_path
 from clsspec_serve.progress import progress
 
@@ -93,20 +95,24 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
         done = read_records(tree).keys()
         pending = {shard: count for shard, count in lengths.items() if shard not in done}
         sample = _sample(run, pending, layout, runner, folder) if pending else None
-    maps = _bytes_of_maps(layout)
+    itemsize = np.dtype(layout.dtype).itemsize
+    maps = {array_path(name): prod(shape) * itemsize for name, shape in layout.maps.items()}
     with_npy = settings.npy or has_vectors(tree, layout.vectors)
     arrays = _bytes_of_arrays(layout, lengths, state.asked.shard_size) if with_npy else {}
     coming = sum(pending.values())
-    each = {**(sample.sizes if sample else {}), **maps}
+    size = state.asked.shard_size
+    other = {name: ceil(coming * each) for name, each in (sample.sizes if sample else {}).items()}
+    exact = {name: coming * each + len(pending) * index_bytes(size) for name, each in maps.items()}
+    sizes = {**other, **exact} if pending else {}
     return Plan(
         pictures=run.state.pictures,
         shards=run.state.shards,
         pictures_done=run.state.pictures - coming,
         shards_done=run.state.shards - len(pending),
-        files=len(pending) * (len(each) + 1) + len(arrays),
-        sizes={name: ceil(coming * size) for name, size in each.items()} | arrays,
+        files=len(pending) * (len(sizes) + 1) + len(arrays),
+        sizes=sizes | arrays,
         free=tree.free(),
-        memory=sum(maps.values()) * state.asked.shard_size,
+        memory=sum(maps.values()) * size,
         sample=sample,
     )
 
@@ -178,12 +184,6 @@ def _sample(
         rate = last.pictures / (after - before)
     each = {name: size / len(chosen) for name, size in sizes.items()}
     return Sample(len(chosen), failures, each, rate, slowest)
-
-
-def _bytes_of_maps(layout: Layout) -> dict[str, int]:
-    """Of each picture that does not fail."""
-    itemsize = np.dtype(layout.dtype).itemsize
-    return {array_path(name): prod(shape) * itemsize for name, shape in layout.maps.items()}
 
 
 def _bytes_of_arrays(layout: Layout, lengths: Mapping[int, int], shard_size: int) -> dict[str, int]:

@@ -20,7 +20,7 @@ from clsspec_serve.dataset.listing import Item, Listing, added, difference, writ
 from clsspec_serve.dataset.shards import Record, read_records
 from clsspec_serve.dataset.sinks.maps import write_metadata
 from clsspec_serve.dataset.sources.source import Place, Source
-from clsspec_serve.dataset.trees import Tree, reading, writing_to
+from clsspec_serve.dataset.trees.tree import Tree, reading, writing_to
 from clsspec_serve.errors import DatasetError, OutputError
 from clsspec_serve.schema import Count, Positive, Strict
 

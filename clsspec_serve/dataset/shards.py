@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from clsspec_serve.dataset.trees import Tree, reading
+from clsspec_serve.dataset.trees.tree import Tree, reading
 from clsspec_serve.manifest import File
 from clsspec_serve.schema import Count, Strict
 

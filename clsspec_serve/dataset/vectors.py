@@ -10,7 +10,7 @@ from numpy.lib import format as npy
 
 from clsspec_serve.dataset.run import Run
 from clsspec_serve.dataset.stored import Stored
-from clsspec_serve.dataset.trees import Tree, writing_to
+from clsspec_serve.dataset.trees.tree import Tree, writing_to
 
 
 def vectors_path(name: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from clsspec_serve.dataset.run import Run
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sinks.table import FOLDER
-from clsspec_serve.dataset.trees import Tree
+from clsspec_serve.dataset.trees.tree import Tree
 from clsspec_serve.dataset.vectors import vectors_path, wrong_vectors
 
 _PIECE = 1 << 24

@@ -18,7 +18,7 @@ from clsspec_serve.dataset.run import State, open_run
 from clsspec_serve.dataset.runners.runner import News, news_of
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.stalls import Stalls
-from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.working import Threads, pipeline_of, work
 from clsspec_serve.errors import DatasetError
 from clsspec_serve.models import find_bundle

@@ -13,7 +13,7 @@ from clsspec_serve.dataset.sinks.maps import Maps
 from clsspec_serve.dataset.sinks.samples import Samples
 from clsspec_serve.dataset.sinks.sink import Sink
 from clsspec_serve.dataset.sinks.table import Table
-from clsspec_serve.dataset.trees import Tree, writing_to
+from clsspec_serve.dataset.trees.tree import Tree, writing_to
 
 
 class ShardWriter:

@@ -253,7 +253,7 @@ def test_a_plan_that_does_not_fit_ends_with_an_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("clsspec_serve.dataset.trees.LocalTree.free", lambda self: 1000)
+    monkeypatch.setattr("clsspec_serve.dataset.trees.local.LocalTree.free", lambda self: 1000)
     out = tmp_path / "out"
     result = clsspec("batch", source, "--out", out, "--model", tiny_bundle, "--plan")
     assert result.code == 1

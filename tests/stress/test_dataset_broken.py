@@ -38,7 +38,7 @@ from PIL import Image
 from clsspec_serve import load
 from clsspec_serve.dataset.batch import Summary
 from clsspec_serve.dataset.run import open_run
-from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.verification import verify_files
 from clsspec_serve.errors import DatasetError
 from clsspec_serve.images import ImageLimits

@@ -24,7 +24,7 @@ from clsspec_serve.dataset.runners.runner import Done, News, Tell
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sources.reading import open_reader
 from clsspec_serve.dataset.stalls import Times
-from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.worker import Resources, Worker, same_bundle
 from clsspec_serve.dataset.working import Threads
 from clsspec_serve.errors import DatasetError, one_line

@@ -12,7 +12,7 @@ from zarr.storage import MemoryStore
 
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.rows import Row
-from clsspec_serve.dataset.trees import Tree
+from clsspec_serve.dataset.trees.tree import Tree
 
 _METADATA = "zarr.json"
 
@@ -20,6 +20,11 @@ _METADATA = "zarr.json"
 def array_path(name: str) -> str:
     """The folder of an array."""
     return f"{name}.zarr"
+
+
+def index_bytes(shard_size: int) -> int:
+    """Of a shard's index in its file: where each chunk begins, its length, and a checksum."""
+    return 16 * shard_size + 4
 
 
 def write_metadata(tree: Tree, layout: Layout, shards: int, shard_size: int) -> None:

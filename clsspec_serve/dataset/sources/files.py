@@ -12,7 +12,7 @@ from clsspec_serve.dataset.sources.source import (
     text_of,
     unchanged,
 )
-from clsspec_serve.dataset.trees import MISSING, Entry, Tree
+from clsspec_serve.dataset.trees.tree import MISSING, Entry, Tree
 from clsspec_serve.errors import os_reason
 
 _CHANGED = "was changed after it had been listed"

@@ -14,7 +14,8 @@ from clsspec_serve.dataset.sources.files import Files, Walk
 from clsspec_serve.dataset.sources.source import Source, is_picture
 from clsspec_serve.dataset.sources.tables import Tables
 from clsspec_serve.dataset.sources.tars import Tars
-from clsspec_serve.dataset.trees import MISSING, Entry, Tree, open_tree
+from clsspec_serve.dataset.trees.opening import open_tree
+from clsspec_serve.dataset.trees.tree import MISSING, Entry, Tree
 from clsspec_serve.errors import DatasetError, UsageError, os_reason
 
 _KINDS = ("pictures", ".tar", ".parquet")

@@ -6,7 +6,7 @@ from clsspec_serve.dataset.sources.files import FileReader
 from clsspec_serve.dataset.sources.source import Place, Reader
 from clsspec_serve.dataset.sources.tables import TableReader
 from clsspec_serve.dataset.sources.tars import TarReader
-from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.dataset.trees.opening import open_tree
 
 
 def open_reader(place: Place) -> Reader:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
 from clsspec_serve.dataset.listing import Item
-from clsspec_serve.dataset.trees import Entry, Tree
+from clsspec_serve.dataset.trees.tree import Entry, Tree
 from clsspec_serve.errors import ImageError
 from clsspec_serve.schema import Strict
 

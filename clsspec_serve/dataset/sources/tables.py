@@ -18,7 +18,7 @@ from clsspec_serve.dataset.sources.source import (
     unchanged,
     version_of,
 )
-from clsspec_serve.dataset.trees import Entry, Tree
+from clsspec_serve.dataset.trees.tree import Entry, Tree
 from clsspec_serve.errors import DatasetError, one_line, os_reason
 
 _CHANGED = "is in a table that was changed after it had been listed"

@@ -334,7 +334,7 @@ def test_an_empty_source_is_refused(bundle: Path, tmp_path: Path) -> None:
 def test_two_runs_at_once_in_one_folder_are_refused(
     bundle: Path, source: Path, tmp_path: Path
 ) -> None:
-    from clsspec_serve.dataset.trees import open_tree
+    from clsspec_serve.dataset.trees.opening import open_tree
 
     out = tmp_path / "out"
     with (

@@ -15,7 +15,7 @@ from command_line import tree
 from dataset_sources import as_folder, computed, named
 from http_server import colour_bundle
 
-from clsspec_serve.dataset import trees
+from clsspec_serve.dataset.trees import local
 from clsspec_serve.errors import OutputError
 from clsspec_serve.request import Options
 
@@ -54,7 +54,7 @@ class Disk:
         self._last = last
         self._files: set[int] = set()
         self._folders: dict[int, dict[str, Seen]] = {}
-        self._real = trees._sync
+        self._real = local._sync
 
     def sync(self, path: Path) -> None:
         """In place of the real one."""
@@ -91,17 +91,17 @@ def test_a_power_cut_at_any_moment_leaves_a_run_that_goes_on(
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     disk = Disk()
-    monkeypatch.setattr(trees, "_sync", disk.sync)
+    monkeypatch.setattr(local, "_sync", disk.sync)
     computed(bundle, source, whole, OPTIONS)
     assert disk.calls > 30
     for last in range(disk.calls):
         cut = Disk(last)
-        monkeypatch.setattr(trees, "_sync", cut.sync)
+        monkeypatch.setattr(local, "_sync", cut.sync)
         out.mkdir()
         with pytest.raises(PowerCut):
             computed(bundle, source, out, OPTIONS)
         cut.after_power_cut(out)
-        monkeypatch.setattr(trees, "_sync", cut._real)
+        monkeypatch.setattr(local, "_sync", cut._real)
         computed(bundle, source, out, OPTIONS)
         assert tree(out) == tree(whole), last
         shutil.rmtree(out)

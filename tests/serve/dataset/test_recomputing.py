@@ -19,7 +19,7 @@ from clsspec_serve import load
 from clsspec_serve.dataset.recomputing import Comparison, other_versions, recompute
 from clsspec_serve.dataset.run import open_run
 from clsspec_serve.dataset.sampling import evenly
-from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.verification import verify_files
 from clsspec_serve.dataset.working import Threads
 from clsspec_serve.errors import DatasetError

@@ -24,7 +24,7 @@ from clsspec_serve.dataset.run import is_run
 from clsspec_serve.dataset.sources.find import find_source
 from clsspec_serve.dataset.sources.reading import open_reader
 from clsspec_serve.dataset.sources.source import Changed
-from clsspec_serve.dataset.trees import open_tree
+from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.errors import ClsspecError, DatasetError, OutputError, UsageError
 from clsspec_serve.request import Options
 
