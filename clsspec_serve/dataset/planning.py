@@ -32,6 +32,8 @@ from clsspec_serve.progress import progress
 
 SAMPLE = 50
 """Pictures, about: two shards of whole batches."""
+_NPY = 128
+"""Bytes before the values of a `.npy`."""
 
 
 @dataclass(frozen=True)
@@ -191,4 +193,6 @@ def _bytes_of_arrays(layout: Layout, lengths: Mapping[int, int], shard_size: int
     last = len(lengths) - 1
     rows = last * shard_size + lengths[last]
     itemsize = np.dtype(layout.dtype).itemsize
-    return {vectors_path(name): rows * width * itemsize for name, width in layout.vectors.items()}
+    return {
+        vectors_path(name): _NPY + rows * width * itemsize for name, width in layout.vectors.items()
+    }
