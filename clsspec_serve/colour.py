@@ -23,18 +23,18 @@ def parse_colour(text: str) -> Colour:
     return red, green, blue
 
 
-def to_rgb(image: Image.Image, name: str, background: Colour) -> NDArray[np.uint8]:
-    """The pixels of a loaded image, `(H, W, 3)` uint8.
+def to_rgb(image: Image.Image, name: str, background: Colour) -> Image.Image:
+    """A loaded image in mode RGB.
 
     Opaque pictures of 8 bits are what `Image.convert("RGB")` gives; transparency of any kind is
     composited over `background`; 16-bit grey is scaled to 8 bits. Raises ImageError, naming `name`,
     for pixels without a fixed range.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _rgb_from_deep_grey(image, name, background)
+        return Image.fromarray(_rgb_from_deep_grey(image, name, background))
     if image.has_transparency_data:
-        return _composite(image, background)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return Image.fromarray(_composite(image, background))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _composite(image: Image.Image, background: Colour) -> NDArray[np.uint8]:

@@ -145,8 +145,8 @@ class Encoded:
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
-    def pixels(self) -> NDArray[np.uint8]:
-        """As `read_image`, and under the limits given before."""
+    def decode(self) -> Image.Image:
+        """As `decode_image`, and under the limits given before."""
         return _decode(self._image, _IN_MEMORY, self._limits)
 
 
@@ -162,15 +162,22 @@ def read_image(source: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArr
     an animation the first frame is read. An array must be `(H, W, 3)` uint8, RGB.
     Raises ImageError, in one line that names the source, for everything that cannot be read whole.
     """
+    return np.asarray(decode_image(source, limits))
+
+
+def decode_image(
+    source: ImageLike, limits: ImageLimits = DEFAULT_LIMITS
+) -> Image.Image | NDArray[np.uint8]:
+    """As `read_image`, without the copy that makes an array of Pillow's picture, in mode RGB."""
     if isinstance(source, np.ndarray):
         return check_pixels(source, limits.max_pixels)
     if isinstance(source, Image.Image):
         return _decode(source, "PIL image", limits)
     if isinstance(source, Encoded):
-        return source.pixels()
+        return source.decode()
     if isinstance(source, bytes):
         with Encoded(source, limits) as encoded:
-            return encoded.pixels()
+            return encoded.decode()
     if not isinstance(source, str | os.PathLike):
         kind = type(source).__name__
         raise ImageError(f"{kind} is no image; accepted are a path, bytes, a PIL image, an array")
@@ -240,7 +247,7 @@ def _identify(prefix: bytes) -> type[ImageFile.ImageFile] | None:
     return None
 
 
-def _decode(image: Image.Image, name: str, limits: ImageLimits) -> NDArray[np.uint8]:
+def _decode(image: Image.Image, name: str, limits: ImageLimits) -> Image.Image:
     _check_size(image.width, image.height, name, limits.max_pixels)
     try:
         image.load()
@@ -264,6 +271,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if not width or not height:
+        raise ImageError(f"{name}: has {width}x{height} pixels; accepted is at least one")
     if width * height > max_pixels:
         raise ImageTooLarge(
             f"{name}: has {width}x{height} = {width * height} pixels; accepted are {max_pixels}"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from clsspec_serve.dense.views import Pixels, Tiling, cut, tile
 from clsspec_serve.errors import ImageError
 from clsspec_serve.geometry import Geometry
-from clsspec_serve.images import ImageLike, read_image
+from clsspec_serve.images import ImageLike, decode_image
 from clsspec_serve.manifest import Manifest
 from clsspec_serve.request import Request, Size
-from clsspec_serve.transform import plan, transform
+from clsspec_serve.transform import plan, size_of, transform
 
 MOST_ELONGATED = 16
 """The long side of a picture over its short side, where the short one has a fixed size."""
@@ -35,12 +35,12 @@ class Prepared:
 
 def prepare(manifest: Manifest, image: ImageLike, request: Request) -> Prepared:
     """Read and transform one picture; raises `ImageError`."""
-    pixels = read_image(image, request.limits)
+    picture = decode_image(image, request.limits)
     try:
-        geometry, tiling = frame(manifest, (pixels.shape[0], pixels.shape[1]), request)
+        geometry, tiling = frame(manifest, size_of(picture), request)
         patch = manifest.architecture.patch_size
         transformed, _ = transform(
-            pixels, request.preprocessing, patch, size=request.size, policy=request.policy
+            picture, request.preprocessing, patch, size=request.size, policy=request.policy
         )
     except ImageError as error:
         if not isinstance(image, str | os.PathLike):

@@ -31,7 +31,7 @@ _RESAMPLING: dict[Interpolation, Image.Resampling] = {
 
 
 def transform(
-    pixels: NDArray[np.uint8],
+    picture: NDArray[np.uint8] | Image.Image,
     preprocessing: Preprocessing,
     patch: int,
     *,
@@ -40,14 +40,12 @@ def transform(
 ) -> tuple[NDArray[np.uint8], Geometry]:
     """The network's input `(4, H', W')` uint8, and how it lies in the picture.
 
-    `pixels`: `(H, W, 3)` uint8, RGB. Channels 0 to 2 of the input are RGB in 0..255; channel 3,
+    `picture`: `(H, W, 3)` uint8, RGB, or Pillow's in mode RGB. Channels 0 to 2 of the input are RGB in 0..255; channel 3,
     "coverage", is 1 inside the picture and 0 in the padding, where RGB is 0 too. `size`, `policy`
     and the errors raised: see `plan`. Also raises ImageError for pixels of another shape or dtype.
     """
-    check_pixels(pixels)
-    image = (pixels.shape[0], pixels.shape[1])
-    geometry = plan(image, preprocessing, patch, size=size, policy=policy)
-    resized = _resample(pixels, geometry.resized, preprocessing.interpolation)
+    geometry = plan(size_of(picture), preprocessing, patch, size=size, policy=policy)
+    resized = _resample(picture, geometry.resized, preprocessing.interpolation)
     top, left, height, width = geometry.crop
     out = np.zeros((4, *geometry.input), np.uint8)
     inner = out[
@@ -61,6 +59,14 @@ def transform(
     y, x = max(-top, 0), max(-left, 0)
     inner[:3, y : y + kept.shape[0], x : x + kept.shape[1]] = kept.transpose(2, 0, 1)
     return out, geometry
+
+
+def size_of(picture: NDArray[np.uint8] | Image.Image) -> Size:
+    """(H, W); raises ImageError for an array that is not `(H, W, 3)` uint8."""
+    if isinstance(picture, Image.Image):
+        return picture.height, picture.width
+    check_pixels(picture)
+    return picture.shape[0], picture.shape[1]
 
 
 def parse_size(text: str) -> Size:
@@ -186,9 +192,10 @@ def _check_memory(image: Size, resized: Size, padded: Size) -> None:
 
 
 def _resample(
-    pixels: NDArray[np.uint8], size: Size, interpolation: Interpolation
+    picture: NDArray[np.uint8] | Image.Image, size: Size, interpolation: Interpolation
 ) -> NDArray[np.uint8]:
-    if pixels.shape[:2] == size:
-        return pixels
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if size_of(picture) == size:
+        return np.asarray(picture)
+    if not isinstance(picture, Image.Image):
+        picture = Image.fromarray(np.ascontiguousarray(picture))
     return np.asarray(picture.resize((size[1], size[0]), _RESAMPLING[interpolation]))

@@ -80,6 +80,11 @@ def test_exif_orientation_is_applied(orientation: int, format: str) -> None:
     assert pixels.shape == ((120, 180, 3) if orientation < 5 else (180, 120, 3))
 
 
+def test_a_picture_without_pixels_is_refused() -> None:
+    with pytest.raises(ImageError, match="^PIL image: has 0x5 pixels; accepted is at least one$"):
+        read_image(Image.new("RGB", (0, 5)))
+
+
 def test_orientation_six_turns_a_picture_clockwise() -> None:
     lying = np.zeros((2, 3, 3), np.uint8)
     lying[0, 0] = 255

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from clsspec_serve import Model, load
+from clsspec_serve import Model, load, preparation
 from clsspec_serve import predictor as module
 from clsspec_serve.errors import BundleError, EngineError, UsageError
 from clsspec_serve.heads import Category
@@ -398,7 +398,7 @@ def test_windows_are_cut_as_the_network_takes_them(
 ) -> None:
     made: list[int] = []
     ahead: list[int] = []
-    cut, run = module.cut, backbone.run
+    cut, run = preparation.cut, backbone.run
 
     def counted(*given: Any) -> Iterator[Pixels]:
         for view in cut(*given):
@@ -409,7 +409,7 @@ def test_windows_are_cut_as_the_network_takes_them(
         ahead.append(len(made) - sum(shape[0] for shape, _ in backbone.runs))
         return run(inputs, outputs)
 
-    monkeypatch.setattr(module, "cut", counted)
+    monkeypatch.setattr(preparation, "cut", counted)
     monkeypatch.setattr(backbone, "run", watched)
     list(
         model.predict(
