@@ -40,9 +40,9 @@ def transform(
 ) -> tuple[NDArray[np.uint8], Geometry]:
     """The network's input `(4, H', W')` uint8, and how it lies in the picture.
 
-    `picture`: `(H, W, 3)` uint8, RGB, or Pillow's in mode RGB. Channels 0 to 2 of the input are RGB in 0..255; channel 3,
-    "coverage", is 1 inside the picture and 0 in the padding, where RGB is 0 too. `size`, `policy`
-    and the errors raised: see `plan`. Also raises ImageError for pixels of another shape or dtype.
+    `picture`: `(H, W, 3)` uint8, RGB, or Pillow's in mode RGB. Channels 0 to 2 of the input are RGB
+    in 0..255; channel 3, "coverage", is 1 inside the picture and 0 in the padding, where RGB is 0
+    too. `size`, `policy` and the errors raised: see `plan`. Also raises ImageError for pixels of another shape or dtype.
     """
     geometry = plan(size_of(picture), preprocessing, patch, size=size, policy=policy)
     resized = _resample(picture, geometry.resized, preprocessing.interpolation)

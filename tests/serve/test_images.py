@@ -11,6 +11,7 @@ import pytest
 from pictures import PHOTO, encoded, exif
 from PIL import Image, ImageOps
 
+from clsspec_serve.errors import ImageError
 from clsspec_serve.images import read_image
 
 
@@ -81,7 +82,7 @@ def test_exif_orientation_is_applied(orientation: int, format: str) -> None:
 
 
 def test_a_picture_without_pixels_is_refused() -> None:
-    with pytest.raises(ImageError, match="^PIL image: has 0x5 pixels; accepted is at least one$"):
+    with pytest.raises(ImageError, match=r"^PIL image: has 0x5 pixels; accepted is at least one$"):
         read_image(Image.new("RGB", (0, 5)))
 
 
