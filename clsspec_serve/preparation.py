@@ -12,7 +12,7 @@ from clsspec_serve.geometry import Geometry
 from clsspec_serve.images import ImageLike, decode_image
 from clsspec_serve.manifest import Manifest
 from clsspec_serve.request import Request, Size
-from clsspec_serve.transform import plan, size_of, transform
+from clsspec_serve.transform import plan, render, size_of
 
 MOST_ELONGATED = 16
 """The long side of a picture over its short side, where the short one has a fixed size."""
@@ -38,15 +38,12 @@ def prepare(manifest: Manifest, image: ImageLike, request: Request) -> Prepared:
     picture = decode_image(image, request.limits)
     try:
         geometry, tiling = frame(manifest, size_of(picture), request)
-        patch = manifest.architecture.patch_size
-        transformed, _ = transform(
-            picture, request.preprocessing, patch, size=request.size, policy=request.policy
-        )
+        pixels = render(picture, geometry, request.preprocessing.interpolation)
     except ImageError as error:
         if not isinstance(image, str | os.PathLike):
             raise
         raise ImageError(f"{os.fspath(image)}: {error}") from error
-    return Prepared(transformed, geometry, tiling)
+    return Prepared(pixels, geometry, tiling)
 
 
 def frame(manifest: Manifest, image: Size, request: Request) -> tuple[Geometry, Tiling]:

@@ -42,10 +42,18 @@ def transform(
 
     `picture`: `(H, W, 3)` uint8, RGB, or Pillow's in mode RGB. Channels 0 to 2 of the input are RGB
     in 0..255; channel 3, "coverage", is 1 inside the picture and 0 in the padding, where RGB is 0
-    too. `size`, `policy` and the errors raised: see `plan`. Also raises ImageError for pixels of another shape or dtype.
+    too. `size`, `policy` and the errors raised: see `plan`. Also raises ImageError for pixels of
+    another shape or dtype.
     """
     geometry = plan(size_of(picture), preprocessing, patch, size=size, policy=policy)
-    resized = _resample(picture, geometry.resized, preprocessing.interpolation)
+    return render(picture, geometry, preprocessing.interpolation), geometry
+
+
+def render(
+    picture: NDArray[np.uint8] | Image.Image, geometry: Geometry, interpolation: Interpolation
+) -> NDArray[np.uint8]:
+    """The network's input that `transform` gives for this geometry."""
+    planes = _resampled(picture, geometry.resized, interpolation)
     top, left, height, width = geometry.crop
     out = np.zeros((4, *geometry.input), np.uint8)
     inner = out[
@@ -55,10 +63,11 @@ def transform(
     ]
     # Black around a picture that is smaller than the crop is content to the source's protocol.
     inner[3] = 1
-    kept = resized[max(top, 0) : top + height, max(left, 0) : left + width]
     y, x = max(-top, 0), max(-left, 0)
-    inner[:3, y : y + kept.shape[0], x : x + kept.shape[1]] = kept.transpose(2, 0, 1)
-    return out, geometry
+    for target, plane in zip(inner[:3], planes, strict=True):
+        kept = plane[max(top, 0) : top + height, max(left, 0) : left + width]
+        target[y : y + kept.shape[0], x : x + kept.shape[1]] = kept
+    return out
 
 
 def size_of(picture: NDArray[np.uint8] | Image.Image) -> Size:
@@ -191,11 +200,14 @@ def _check_memory(image: Size, resized: Size, padded: Size) -> None:
         )
 
 
-def _resample(
+def _resampled(
     picture: NDArray[np.uint8] | Image.Image, size: Size, interpolation: Interpolation
-) -> NDArray[np.uint8]:
-    if size_of(picture) == size:
-        return np.asarray(picture)
-    if not isinstance(picture, Image.Image):
-        picture = Image.fromarray(np.ascontiguousarray(picture))
-    return np.asarray(picture.resize((size[1], size[0]), _RESAMPLING[interpolation]))
+) -> list[NDArray[np.uint8]]:
+    """Red, green and blue `(H, W)` at that size."""
+    if size_of(picture) != size:
+        if not isinstance(picture, Image.Image):
+            picture = Image.fromarray(np.ascontiguousarray(picture))
+        picture = picture.resize((size[1], size[0]), _RESAMPLING[interpolation])
+    if isinstance(picture, Image.Image):
+        return [np.asarray(band) for band in picture.split()]
+    return [picture[..., channel] for channel in range(3)]

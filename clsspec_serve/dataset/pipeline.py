@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import ceil
 from threading import Thread
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from clsspec_serve.dataset.batches import Batches, Shape
 from clsspec_serve.dataset.channel import Channel, Ended
 from clsspec_serve.dataset.layout import Layout
-from clsspec_serve.dataset.preparing import Job, Preparation, Preparing
+from clsspec_serve.dataset.preparing import CHUNK, Job, Preparation, Preparing
 from clsspec_serve.dataset.rows import Failure, Row, row_of
 from clsspec_serve.dataset.stalls import Times
-from clsspec_serve.dense.views import Pixels
 from clsspec_serve.errors import UsageError, one_line
 from clsspec_serve.predictor import Model
 from clsspec_serve.preparation import Prepared
@@ -33,7 +33,6 @@ LOOK_AHEAD = 4
 """Batches of pictures among which those of one shape are looked for."""
 
 Found = Mapping[str, NDArray[Any]]
-Shape = tuple[int, ...]
 
 
 @dataclass
@@ -68,9 +67,9 @@ class Pipeline:
     ) -> None:
         self._preparation, self._model, self._request = preparation, model, request
         self.layout, self._batch_size, self._encoders = layout, batch_size, encoders
-        ahead = 2 * (batch_size + encoders)
+        ahead = ceil(2 * (batch_size + encoders) / CHUNK)
         self._decoded: Channel[Preparing] = Channel(ahead)
-        self._encoded: Channel[tuple[Job, Future[Row]]] = Channel(ahead)
+        self._encoded: Channel[tuple[list[_Pending], Future[list[Row]]]] = Channel(ahead)
         self._errors: list[BaseException] = []
         self.times = Times()
 
@@ -121,45 +120,51 @@ class Pipeline:
     def _compute(self, encoders: ThreadPoolExecutor) -> None:
         """Views of one shape share a forward pass, when they are not far from each other."""
         waiting: deque[_Pending] = deque()
-        batches: dict[Shape, list[tuple[_Pending, Pixels]]] = {}
+        batches: Batches[_Pending] = Batches(self._batch_size)
 
         def forward(shape: Shape) -> None:
-            pictures, views = zip(*batches.pop(shape), strict=True)
+            owners, views = batches.take(shape)
             with self.times.spent("model"):
-                answers = self._model.forward(np.stack(views), self._request)
-            for pending, found in zip(pictures, answers, strict=True):
+                answers = self._model.forward(views, self._request)
+            for pending, found in zip(owners, answers, strict=True):
                 pending.found.append(found)
 
         def pass_on() -> None:
+            ready = []
             while waiting and not waiting[0].lacking:
-                pending = waiting.popleft()
-                self._encoded.put((pending.job, encoders.submit(self._encode, pending)))
+                ready.append(waiting.popleft())
+            for first in range(0, len(ready), CHUNK):
+                chunk = ready[first : first + CHUNK]
+                self._encoded.put((chunk, encoders.submit(self._encode, chunk)))
 
-        for job, decoding in self._decoded:
+        for jobs, decoding in self._decoded:
             with self.times.spent("decoding"):
-                prepared = decoding.result()
-            pending = _Pending(job, prepared)
-            waiting.append(pending)
-            for view in () if isinstance(prepared, Failure) else prepared.views():
-                pending.shape = view.shape
-                batch = batches.setdefault(view.shape, [])
-                batch.append((pending, view))
-                if len(batch) == self._batch_size:
-                    forward(view.shape)
-            pass_on()
-            while batches and (job.last or len(waiting) >= LOOK_AHEAD * self._batch_size):
-                forward(waiting[0].shape)
+                found = decoding.result()
+            for job, prepared in zip(jobs, found, strict=True):
+                pending = _Pending(job, prepared)
+                waiting.append(pending)
+                for view in () if isinstance(prepared, Failure) else prepared.views():
+                    pending.shape = view.shape
+                    if batches.add(pending, view):
+                        forward(view.shape)
                 pass_on()
+                while batches and (job.last or len(waiting) >= LOOK_AHEAD * self._batch_size):
+                    forward(waiting[0].shape)
+                    pass_on()
         self._encoded.close()
 
     def _write(self, write: Callable[[Job, Row], None]) -> None:
-        for job, encoding in self._encoded:
+        for chunk, encoding in self._encoded:
             with self.times.spent("encoding"):
-                row = encoding.result()
+                rows = encoding.result()
             with self.times.spent("writing"):
-                write(job, row)
+                for pending, row in zip(chunk, rows, strict=True):
+                    write(pending.job, row)
 
-    def _encode(self, pending: _Pending) -> Row:
+    def _encode(self, chunk: Sequence[_Pending]) -> list[Row]:
+        return [self._row(pending) for pending in chunk]
+
+    def _row(self, pending: _Pending) -> Row:
         if isinstance(pending.prepared, Failure):
             return Row(pending.job.item, failure=pending.prepared)
         found: Sequence[Found] = pending.found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -17,6 +17,9 @@ from clsspec_serve.manifest import Manifest
 from clsspec_serve.preparation import Prepared, prepare
 from clsspec_serve.request import Request
 
+CHUNK = 4
+"""Pictures that go from thread to thread together, as a change of threads takes its time, too."""
+
 
 class Job(NamedTuple):
     """A picture of a shard, and whether it is the shard's last one."""
@@ -26,14 +29,15 @@ class Job(NamedTuple):
     last: bool
 
 
-Preparing = tuple[Job, "Future[Prepared | Failure]"]
+Preparing = tuple[Sequence[Job], "Future[list[Prepared | Failure]]"]
+"""Neighbours of one shard, and what becomes of them."""
 
 
 class Preparation(Protocol):
     """Where pictures are read and decoded."""
 
     def start(self, jobs: Iterable[Job], times: Times) -> Generator[Preparing]:
-        """Each picture, in order, some time before it is ready; when closed, the rest is left.
+        """All pictures, in order, some time before they are ready; when closed, the rest is left.
 
         What is waited for on the way is added to `times`.
         """
@@ -48,8 +52,15 @@ class Steps:
     request: Request
     reader: Reader
 
-    def read(self, item: Item) -> bytes | Failure:
-        """The picture's bytes."""
+    def read(self, jobs: Sequence[Job]) -> list[bytes | Failure]:
+        """The pictures' bytes."""
+        return [self._read(job.item) for job in jobs]
+
+    def decode(self, contents: Sequence[bytes | Failure]) -> list[Prepared | Failure]:
+        """The pictures, ready for the network."""
+        return [self._decode(content) for content in contents]
+
+    def _read(self, item: Item) -> bytes | Failure:
         if item.problem is not None:
             return Failure("unreadable", item.problem)
         try:
@@ -57,14 +68,23 @@ class Steps:
         except ImageError as error:
             return failure_of(error)
 
-    def decode(self, content: bytes | Failure) -> Prepared | Failure:
-        """The picture, ready for the network."""
+    def _decode(self, content: bytes | Failure) -> Prepared | Failure:
         if isinstance(content, Failure):
             return content
         try:
             return prepare(self.manifest, content, self.request)
         except ImageError as error:
             return failure_of(error)
+
+
+def chunks(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    """So many neighbours of one shard, or fewer at its end."""
+    chunk: list[Job] = []
+    for job in jobs:
+        chunk.append(job)
+        if len(chunk) == size or job.last:
+            yield chunk
+            chunk = []
 
 
 class InThreads:
@@ -77,20 +97,20 @@ class InThreads:
         """See `Preparation`."""
         reading = ThreadPoolExecutor(self._readers, "read")
         decoding = ThreadPoolExecutor(self._decoders, "decode")
-        reads: deque[tuple[Job, Future[bytes | Failure]]] = deque()
+        reads: deque[tuple[list[Job], Future[list[bytes | Failure]]]] = deque()
         complete = False
 
         def first() -> Preparing:
-            job, read = reads.popleft()
+            chunk, read = reads.popleft()
             with times.spent("reading"):
-                content = read.result()
-            return job, decoding.submit(self._steps.decode, content)
+                contents = read.result()
+            return chunk, decoding.submit(self._steps.decode, contents)
 
         try:
-            for job in jobs:
-                reads.append((job, reading.submit(self._steps.read, job.item)))
+            for chunk in chunks(jobs, CHUNK):
+                reads.append((chunk, reading.submit(self._steps.read, chunk)))
                 # The next shard may be long in coming.
-                while len(reads) > (0 if job.last else 2 * self._readers):
+                while len(reads) > (0 if chunk[-1].last else self._readers):
                     yield first()
             complete = True
         finally:

@@ -10,13 +10,12 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from clsspec_serve.dataset.listing import Item
-from clsspec_serve.dataset.preparing import Job, Preparing, Steps
+from clsspec_serve.dataset.preparing import Job, Preparing, Steps, chunks
 from clsspec_serve.dataset.rows import Failure
 from clsspec_serve.dataset.run import Run, State, open_run
 from clsspec_serve.dataset.runners.replicas import AHEAD, Lost, spread
@@ -178,20 +177,18 @@ class InTasks:
 
     def start(self, jobs: Iterable[Job], times: Times) -> Generator[Preparing]:
         """See `Preparation`."""
-        chunks: deque[tuple[list[Job], Future[list[Prepared | Failure]]]] = deque()
-        for chunk in _chunks(jobs):
-            items = [job.item for job in chunk]
-            chunks.append((chunk, _outcome(self._prepare.remote(self._state, items))))
+        given: deque[Preparing] = deque()
+        for chunk in chunks(jobs, CHUNK):
+            given.append((chunk, _outcome(self._prepare.remote(self._state, chunk))))
             # The next shard may be long in coming.
-            while len(chunks) > (0 if chunk[-1].last else self._tasks):
-                first, found = chunks.popleft()
-                yield from _each(first, found)
+            while len(given) > (0 if chunk[-1].last else self._tasks):
+                yield given.popleft()
 
 
-def _prepared(state: str, items: Sequence[Item]) -> list[Prepared | Failure]:
+def _prepared(state: str, jobs: Sequence[Job]) -> list[Prepared | Failure]:
     """What a task does."""
     steps = _steps(state)
-    return [steps.decode(steps.read(item)) for item in items]
+    return steps.decode(steps.read(jobs))
 
 
 @lru_cache(maxsize=1)
@@ -200,31 +197,6 @@ def _steps(text: str) -> Steps:
     bundle = same_bundle(state)
     request = settle(bundle.manifest, state.asked.options())
     return Steps(bundle.manifest, request, open_reader(state.place))
-
-
-def _chunks(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """Neighbours of one shard."""
-    chunk: list[Job] = []
-    for job in jobs:
-        chunk.append(job)
-        if len(chunk) == CHUNK or job.last:
-            yield chunk
-            chunk = []
-
-
-def _each(jobs: Sequence[Job], found: Future[list[Prepared | Failure]]) -> Iterator[Preparing]:
-    futures: list[Future[Prepared | Failure]] = [Future() for _ in jobs]
-
-    def pass_on(chunk: Future[list[Prepared | Failure]]) -> None:
-        error = chunk.exception()
-        for index, future in enumerate(futures):
-            if error is None:
-                future.set_result(chunk.result()[index])
-            else:
-                future.set_exception(error)
-
-    found.add_done_callback(pass_on)
-    return zip(jobs, futures, strict=True)
 
 
 def _outcome(reference: Any) -> Future[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.rows import Row
 from clsspec_serve.dataset.shards import stem
+from clsspec_serve.geometry import Geometry
 
 FOLDER = "rows"
 
@@ -46,6 +48,7 @@ class Table:
         rows = self._rows
         failures = [row.failure for row in rows]
         sizes = [row.geometry.image if row.geometry else (None, None) for row in rows]
+        geometries = [row.geometry and _text(row.geometry) for row in rows]
         columns: dict[str, Any] = {
             "row": pa.array(range(self._first, self._first + len(rows)), pa.int64()),
             "id": pa.array([row.item.id for row in rows], pa.string()),
@@ -53,7 +56,7 @@ class Table:
             "kind": pa.array([each and each.kind for each in failures], pa.string()),
             "height": pa.array([height for height, _ in sizes], pa.int32()),
             "width": pa.array([width for _, width in sizes], pa.int32()),
-            "geometry": pa.array([_geometry(row) for row in rows], pa.string()),
+            "geometry": pa.array(geometries, pa.string()),
         }
         for name, length in self._layout.vectors.items():
             columns[name] = self._vectors(name, length)
@@ -70,7 +73,7 @@ class Table:
         return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), length, mask=lacking)
 
 
-def _geometry(row: Row) -> str | None:
-    if row.geometry is None:
-        return None
-    return json.dumps(row.geometry.to_dict(), separators=(",", ":"))
+@lru_cache(maxsize=64)
+def _text(geometry: Geometry) -> str:
+    """Most pictures of a data set have few sizes."""
+    return json.dumps(geometry.to_dict(), separators=(",", ":"))
