@@ -60,7 +60,7 @@ Plan = Annotated[
     bool,
     typer.Option(
         "--plan",
-        help="Write nothing, and say from a sample what it takes: files, disk, memory, time.",
+        help="Write nothing, and say from a sample what it takes: files, disk, time.",
     ),
 ]
 Column = Annotated[

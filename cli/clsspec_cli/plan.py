@@ -28,8 +28,6 @@ def print_plan(plan: Plan, out: str, replicas: int) -> None:
     print(f"to write: {counted(plan.files, 'file')}, {decimal(plan.size)}: {parts}")
     if plan.free is not None:
         print(f"free: {decimal(plan.free)}")
-    if plan.memory:
-        print(f"memory: {decimal(plan.memory)} for the maps of a shard, twice while it is written")
     failed = kinds_of(plan.sample.failures)
     print(f"sample: {counted(plan.sample.pictures, 'picture')}, {failed}")
     if plan.sample.rate is not None:

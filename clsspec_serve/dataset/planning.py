@@ -58,8 +58,8 @@ class Plan:
 
     `pictures`, `shards`: in all, of which `pictures_done`, `shards_done` are done. `files`,
     `sizes`: still to be written; the latter in bytes, by folder or file, exact for arrays and from
-    the sample for the rest. `free`: bytes, None where that is not known. `memory`: bytes of a
-    shard's maps. `sample`: None where nothing is to come.
+    the sample for the rest. `free`: bytes, None where that is not known. `sample`: None where
+    nothing is to come.
     """
 
     pictures: int
@@ -69,7 +69,6 @@ class Plan:
     files: int
     sizes: Mapping[str, int]
     free: int | None
-    memory: int
     sample: Sample | None
 
     @property
@@ -114,7 +113,6 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
         files=len(pending) * (len(sizes) + 1) + len(arrays),
         sizes=sizes | arrays,
         free=tree.free(),
-        memory=sum(maps.values()) * size,
         sample=sample,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clsspec_serve.dataset.layout import layout_of
@@ -54,9 +55,11 @@ def work(
     """Compute and write shards; `seen` is told of each row, `done` of each record.
 
     What either of them raises ends the work, and the shard in work has no record. The next shard is
-    asked for when the pictures of the last one are on their way.
+    asked for when the pictures of the last one are on their way, and computed while that one's
+    files are put in place.
     """
     writer: ShardWriter | None = None
+    placing: Future[None] | None = None
 
     def jobs() -> Iterator[Job]:
         for shard in shards:
@@ -64,19 +67,26 @@ def work(
             for index, item in enumerate(items):
                 yield Job(shard, item, index == len(items) - 1)
 
+    def place(written: ShardWriter) -> None:
+        done(written.finish())
+
     def write(job: Job, row: Row) -> None:
-        nonlocal writer
+        nonlocal writer, placing
+        if placing is not None and (placing.done() or job.last):
+            placing.result()
         if writer is None:
             writer = ShardWriter(run.tree, pipeline.layout, job.shard, run.state.asked.shard_size)
         writer.add(row)
         seen(row)
         if job.last:
-            record = writer.finish()
+            placing = places.submit(place, writer)
             writer = None
-            done(record)
 
-    try:
-        pipeline.run(jobs(), write)
-    finally:
-        if writer is not None:
-            writer.close()
+    with ThreadPoolExecutor(1, "place") as places:
+        try:
+            pipeline.run(jobs(), write)
+        finally:
+            if writer is not None:
+                writer.close()
+    if placing is not None:
+        placing.result()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack
 
-from clsspec_serve.bundle import describe
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.rows import Row
 from clsspec_serve.dataset.shards import Record, write_record
@@ -22,16 +21,21 @@ class ShardWriter:
     def __init__(self, tree: Tree, layout: Layout, shard: int, shard_size: int) -> None:
         self._tree, self._shard = tree, shard
         self._pictures, self._failures = 0, Counter[str]()
-        self._open = ExitStack()
-        folder = self._open.enter_context(tree.scratch())
+        self._sinks: list[Sink] = []
         first = shard * shard_size
-        self._sinks: list[Sink] = [Table(folder, shard, first, layout)]
-        if layout.maps:
-            self._sinks.append(Maps(folder, shard, shard_size, layout))
-        if layout.files:
-            samples = Samples(folder, shard, first)
-            self._open.callback(samples.close)
-            self._sinks.append(samples)
+        with ExitStack() as opened, writing_to(tree.name):
+            folder = opened.enter_context(tree.scratch())
+
+            def use(sink: Sink) -> None:
+                self._sinks.append(sink)
+                opened.callback(sink.close)
+
+            use(Table(folder, shard, first, layout))
+            if layout.maps:
+                use(Maps(folder, shard, shard_size, layout))
+            if layout.files:
+                use(Samples(folder, shard, first))
+            self._open = opened.pop_all()
 
     def add(self, row: Row) -> None:
         """The next row."""
@@ -43,17 +47,21 @@ class ShardWriter:
                 sink.add(row)
 
     def finish(self) -> Record:
-        """Put the files in place, and the record last."""
+        """Put the files in place, and the record last; then it is closed, whatever happened."""
         files = {}
-        with writing_to(self._tree.name):
-            for sink in self._sinks:
-                for name, file in sink.finish().items():
-                    files[name] = describe(file)
-                    self._tree.place(file, name)
-        failures = dict(sorted(self._failures.items()))
-        record = Record(shard=self._shard, pictures=self._pictures, failures=failures, files=files)
-        write_record(self._tree, record)
-        self.close()
+        try:
+            with writing_to(self._tree.name):
+                for sink in self._sinks:
+                    for path, written in sink.finish().items():
+                        files[path] = written.about
+                        self._tree.place(written.path, path)
+            failures = dict(sorted(self._failures.items()))
+            record = Record(
+                shard=self._shard, pictures=self._pictures, failures=failures, files=files
+            )
+            write_record(self._tree, record)
+        finally:
+            self.close()
         return record
 
     def close(self) -> None:

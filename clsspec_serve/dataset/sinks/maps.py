@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from google_crc32c import value as crc32c
+from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.rows import Row
+from clsspec_serve.dataset.sinks.sink import Written
 from clsspec_serve.dataset.trees.tree import Tree
+from clsspec_serve.manifest import File
 
 _METADATA = "zarr.json"
+_ABSENT = np.iinfo(np.uint64).max
+"""Where a chunk begins that is not there, and its length."""
 
 
 def array_path(name: str) -> str:
@@ -31,7 +38,16 @@ def write_metadata(tree: Tree, layout: Layout, shards: int, shard_size: int) -> 
     """Say how large the arrays are: `shards` times `shard_size` pictures."""
     for name, shape in layout.maps.items():
         store = MemoryStore()
-        _create(store, shape, layout, shards * shard_size, shard_size)
+        zarr.create_array(
+            store,
+            shape=(shards * shard_size, *shape),
+            shards=(shard_size, *shape),
+            chunks=(1, *shape),
+            dtype=layout.dtype,
+            fill_value=float("nan"),
+            compressors=None,  # of features nothing is saved that is worth the time
+            dimension_names=("picture", "y", "x", "channel"),
+        )
         text = store._store_dict[_METADATA].to_bytes()
         tree.write(f"{array_path(name)}/{_METADATA}", text)
 
@@ -39,46 +55,71 @@ def write_metadata(tree: Tree, layout: Layout, shards: int, shard_size: int) -> 
 class Maps:
     """`NAME.zarr/c/SHARD/0/0/0`: the maps `(h, w, D)` of a shard's pictures, each a chunk.
 
-    Pictures that failed have no chunk, and are NaN when they are read.
+    Pictures that failed have no chunk, and are NaN when they are read. The bytes are those that
+    zarr would write from an array of the whole shard, which does not have to be in memory.
     """
 
     def __init__(self, folder: Path, shard: int, shard_size: int, layout: Layout) -> None:
-        self._folder, self._shard, self._layout = folder, shard, layout
-        self._count = 0
-        self._values = {
-            name: np.full((shard_size, *shape), np.nan, layout.dtype)
-            for name, shape in layout.maps.items()
-        }
+        self._shard, self._count = shard, 0
+        self._files: dict[str, _ShardFile] = {}
+        for name in layout.maps:
+            self._files[name] = _ShardFile(folder / f"{name}.shard", shard_size, layout.dtype)
 
     def add(self, row: Row) -> None:
         """See `Sink`."""
         for name, value in row.maps.items():
-            self._values[name][self._count] = value
+            self._files[name].write(self._count, value)
         self._count += 1
 
-    def finish(self) -> Mapping[str, Path]:
+    def finish(self) -> Mapping[str, Written]:
         """See `Sink`."""
-        files = {}
-        for name, values in self._values.items():
-            folder = self._folder / array_path(name)
-            array = _create(str(folder), values.shape[1:], self._layout, len(values), len(values))
-            array[:] = values
-            file = folder / "c" / "0" / "0" / "0" / "0"
-            if file.exists():
-                files[f"{array_path(name)}/c/{self._shard}/0/0/0"] = file
-        return files
+        written = {
+            f"{array_path(name)}/c/{self._shard}/0/0/0": file.finish()
+            for name, file in self._files.items()
+        }
+        return {path: file for path, file in written.items() if file is not None}
+
+    def close(self) -> None:
+        """See `Sink`."""
+        for file in self._files.values():
+            file.close()
 
 
-def _create(
-    store: Any, shape: tuple[int, ...], layout: Layout, pictures: int, shard_size: int
-) -> Any:
-    return zarr.create_array(
-        store,
-        shape=(pictures, *shape),
-        shards=(shard_size, *shape),
-        chunks=(1, *shape),
-        dtype=layout.dtype,
-        fill_value=float("nan"),
-        compressors=None,  # of features nothing is saved that is worth the time
-        dimension_names=("picture", "y", "x", "channel"),
-    )
+class _ShardFile:
+    """A file of Zarr's `sharding_indexed` codec: chunks as they come, then the index of them.
+
+    https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
+    """
+
+    def __init__(self, path: Path, chunks: int, dtype: str) -> None:
+        self._path, self._dtype = path, np.dtype(dtype).newbyteorder("<")
+        self._stream = path.open("wb", buffering=0)
+        self._digest, self._size = hashlib.sha256(), 0
+        self._index = np.full((chunks, 2), _ABSENT, "<u8")
+
+    def write(self, chunk: int, values: NDArray[Any]) -> None:
+        """The chunk of that number."""
+        content = np.ascontiguousarray(values, self._dtype).data.cast("B")
+        self._index[chunk] = self._size, len(content)
+        self._append(content)
+
+    def finish(self) -> Written | None:
+        """The whole file, or None without a chunk."""
+        empty = not self._size
+        index = self._index.tobytes()
+        self._append(index)
+        self._append(crc32c(index).to_bytes(4, "little"))
+        self.close()
+        about = File(sha256=self._digest.hexdigest(), size=self._size)
+        return None if empty else Written(self._path, about)
+
+    def close(self) -> None:
+        """Of a shard that is given up, too."""
+        self._stream.close()
+
+    def _append(self, content: memoryview | bytes) -> None:
+        left = memoryview(content)
+        self._digest.update(left)
+        self._size += len(left)
+        while left:
+            left = left[self._stream.write(left) :]

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from clsspec_serve.bundle import describe
 from clsspec_serve.dataset.rows import Row
 from clsspec_serve.dataset.shards import stem
+from clsspec_serve.dataset.sinks.sink import Written
 
 FOLDER = "samples"
 
@@ -46,13 +48,13 @@ class Samples:
                 self._write(suffix, content)
         self._row += 1
 
-    def finish(self) -> Mapping[str, Path]:
+    def finish(self) -> Mapping[str, Written]:
         """See `Sink`."""
         self._archive.close()
-        return {self._name: self._path}
+        return {self._name: Written(self._path, describe(self._path))}
 
     def close(self) -> None:
-        """Of a shard that is given up."""
+        """See `Sink`."""
         with suppress(OSError):
             self._archive.close()
 

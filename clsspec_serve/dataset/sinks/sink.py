@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from clsspec_serve.dataset.rows import Row
+from clsspec_serve.manifest import File
+
+
+class Written(NamedTuple):
+    """A file in the scratch folder, its size and its hash."""
+
+    path: Path
+    about: File
 
 
 class Sink(Protocol):
@@ -16,6 +24,10 @@ class Sink(Protocol):
         """The next row."""
         ...
 
-    def finish(self) -> Mapping[str, Path]:
+    def finish(self) -> Mapping[str, Written]:
         """The files, by the path that they are to have in the run's folder."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files that are open, when it has finished or is given up."""
         ...

@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clsspec_serve.bundle import describe
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.rows import Row
 from clsspec_serve.dataset.shards import stem
+from clsspec_serve.dataset.sinks.sink import Written
 from clsspec_serve.geometry import Geometry
 
 FOLDER = "rows"
@@ -43,7 +45,7 @@ class Table:
         """See `Sink`; of the row only what stands in the table is kept."""
         self._rows.append(Row(row.item, row.geometry, vectors=row.vectors, failure=row.failure))
 
-    def finish(self) -> Mapping[str, Path]:
+    def finish(self) -> Mapping[str, Written]:
         """See `Sink`."""
         rows = self._rows
         failures = [row.failure for row in rows]
@@ -60,8 +62,13 @@ class Table:
         }
         for name, length in self._layout.vectors.items():
             columns[name] = self._vectors(name, length)
-        pq.write_table(pa.table(columns), self._path, compression="zstd")
-        return {self._name: self._path}
+        # A file that pyarrow has opened stays open when the disk is full.
+        with self._path.open("wb") as stream:
+            pq.write_table(pa.table(columns), stream, compression="zstd")
+        return {self._name: Written(self._path, describe(self._path))}
+
+    def close(self) -> None:
+        """See `Sink`; nothing is open."""
 
     def _vectors(self, name: str, length: int) -> pa.Array:
         found = [row.vectors.get(name) for row in self._rows]
