@@ -152,7 +152,7 @@ def _sample(
 ) -> Sample:
     """A run over a few pictures, in two shards; the second one's time is that of a long run."""
     batch = run.state.asked.batch_size
-    half = max(1, SAMPLE // 2 // batch) * batch
+    half = min(max(1, SAMPLE // 2 // batch) * batch, ceil(sum(shards.values()) / 2))
     chosen = tuple(job.item for job, _ in sampled(run, shards, 2 * half))
     asked = run.state.asked.model_copy(update={"shard_size": half})
     state = run.state.model_copy(update={"asked": asked, "parts": ()})
