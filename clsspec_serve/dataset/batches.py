@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,21 +16,21 @@ T = TypeVar("T")
 class _Batch(Generic[T]):
     """Views that are already where the network takes them, and whose they are."""
 
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
+    def __init__(self, memory: Pixels) -> None:
+        self.memory = memory
         self.owners: list[T] = []
 
 
 class Batches(Generic[T]):
     """Batches of at most `size` views, one for each shape.
 
-    New memory for each batch would take more time than filling it, so that of the last one is kept.
+    New memory for each batch would take more time than filling it, so that some is kept.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._batches: dict[Shape, _Batch[T]] = {}
-        self._spare: Pixels | None = None
+        self._spare: deque[Pixels] = deque(maxlen=2)
 
     def __bool__(self) -> bool:
         return bool(self._batches)
@@ -39,18 +40,22 @@ class Batches(Generic[T]):
         if view.shape not in self._batches:
             self._batches[view.shape] = _Batch(self._memory(view.shape))
         batch = self._batches[view.shape]
-        batch.pixels[len(batch.owners)] = view
+        batch.memory[len(batch.owners)] = view
         batch.owners.append(owner)
         return len(batch.owners) == self._size
 
     def take(self, shape: Shape) -> tuple[list[T], Pixels]:
-        """The owners, and their views `(N, ...)`, which the next batch may overwrite."""
+        """The owners, and their views `(size, ...)`, of which only the owners' are meant."""
         batch = self._batches.pop(shape)
-        self._spare = batch.pixels
-        return batch.owners, batch.pixels[: len(batch.owners)]
+        return batch.owners, batch.memory
+
+    def give_back(self, memory: Pixels) -> None:
+        """What was taken is not needed any more; any thread may say so."""
+        self._spare.append(memory)
 
     def _memory(self, shape: Shape) -> Pixels:
-        spare, self._spare = self._spare, None
-        if spare is not None and spare.shape[1:] == shape:
-            return spare
+        while self._spare:
+            memory = self._spare.popleft()
+            if memory.shape[1:] == shape:
+                return memory
         return np.empty((self._size, *shape), np.uint8)

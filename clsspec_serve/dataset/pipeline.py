@@ -1,8 +1,8 @@
 """Prepare, compute, encode, write: side by side, in bounded memory, in the listing's order.
 
-One thread prepares ahead, one runs the network, one writes; pools decode and encode between them.
-Which pictures share a forward pass depends on the shard alone, so that a shard's bytes do not
-depend on where, when or beside what it is computed.
+One thread prepares ahead, one fills batches, one runs the network, one writes; pools decode and
+encode between them. Which pictures share a forward pass depends on the shard alone, so that a
+shard's bytes do not depend on where, when or beside what it is computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from math import ceil
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -24,32 +24,45 @@ from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.preparing import CHUNK, Job, Preparation, Preparing
 from clsspec_serve.dataset.rows import Failure, Row, row_of
 from clsspec_serve.dataset.stalls import Times
+from clsspec_serve.dense.views import Pixels
 from clsspec_serve.errors import UsageError, one_line
 from clsspec_serve.predictor import Model
 from clsspec_serve.preparation import Prepared
 from clsspec_serve.request import Request
 
 LOOK_AHEAD = 4
-"""Batches of pictures among which those of one shape are looked for."""
+"""Batches of neighbours among which those of one shape are looked for."""
 
 Found = Mapping[str, NDArray[Any]]
 
 
 @dataclass
 class _Pending:
-    """A picture on its way through the network."""
+    """A picture on its way through the network: how many of its views are in no batch, or open."""
 
+    number: int
     job: Job
     prepared: Prepared | Failure
+    unsent: int
     shape: Shape = ()
     found: list[Found] = field(default_factory=list)
 
     @property
     def lacking(self) -> int:
         """How many of its views are still to come."""
-        if isinstance(self.prepared, Failure):
-            return 0
-        return self.prepared.tiling.views - len(self.found)
+        return _views(self.prepared) - len(self.found)
+
+
+def _views(prepared: Prepared | Failure) -> int:
+    return 0 if isinstance(prepared, Failure) else prepared.tiling.views
+
+
+class _Step(NamedTuple):
+    """Pictures since the last step, in order, then a forward pass, if any, and whose it is."""
+
+    arrived: list[_Pending]
+    owners: list[_Pending]
+    memory: Pixels | None
 
 
 class Pipeline:
@@ -70,6 +83,9 @@ class Pipeline:
         ahead = ceil(2 * (batch_size + encoders) / CHUNK)
         self._decoded: Channel[Preparing] = Channel(ahead)
         self._encoded: Channel[tuple[list[_Pending], Future[list[Row]]]] = Channel(ahead)
+        self._batches: Batches[_Pending] = Batches(batch_size)
+        # One waits while the network has another.
+        self._steps: Channel[_Step] = Channel(1)
         self._errors: list[BaseException] = []
         self.times = Times()
 
@@ -84,18 +100,21 @@ class Pipeline:
         Raises whatever a stage raised; no row is given after that.
         """
         with ThreadPoolExecutor(self._encoders, "encode") as encoders:
-            feeding = Thread(target=self._guarded, args=(self._feed, jobs))
-            writing = Thread(target=self._guarded, args=(self._write, write))
-            feeding.start()
-            writing.start()
+            stages = [
+                Thread(target=self._guarded, args=(self._feed, jobs)),
+                Thread(target=self._guarded, args=(self._fill,)),
+                Thread(target=self._guarded, args=(self._write, write)),
+            ]
+            for stage in stages:
+                stage.start()
             try:
                 self._guarded(self._compute, encoders)
             finally:
                 # An interrupt comes here, too, and leaves the others to be told.
                 if not self._errors:
                     self._encoded.close()
-                feeding.join()
-                writing.join()
+                for stage in stages:
+                    stage.join()
                 encoders.shutdown(cancel_futures=True)
         if self._errors:
             raise self._errors[0]
@@ -108,8 +127,8 @@ class Pipeline:
             # The last two are what a stage meets when another one has failed.
             if not isinstance(error, Ended | CancelledError):
                 self._errors.append(error)
-            self._decoded.break_off()
-            self._encoded.break_off()
+            for channel in (self._decoded, self._steps, self._encoded):
+                channel.break_off()
 
     def _feed(self, jobs: Iterable[Job]) -> None:
         with closing(self._preparation.start(jobs, self.times)) as preparing:
@@ -117,40 +136,57 @@ class Pipeline:
                 self._decoded.put(each)
         self._decoded.close()
 
-    def _compute(self, encoders: ThreadPoolExecutor) -> None:
+    def _fill(self) -> None:
         """Views of one shape share a forward pass, when they are not far from each other."""
+        batches, far = self._batches, LOOK_AHEAD * self._batch_size
+        number = 0
+        arrived: list[_Pending] = []
+        unsent: deque[_Pending] = deque()
+
+        def send(shape: Shape | None) -> None:
+            owners, memory = batches.take(shape) if shape else ([], None)
+            for pending in owners:
+                pending.unsent -= 1
+            while unsent and not unsent[0].unsent:
+                unsent.popleft()
+            self._steps.put(_Step(arrived.copy(), owners, memory))
+            arrived.clear()
+
+        for jobs, decoding in self._decoded:
+            with self.times.spent("decoding"):
+                found = decoding.result()
+            for job, prepared in zip(jobs, found, strict=True):
+                number += 1
+                pending = _Pending(number, job, prepared, _views(prepared))
+                arrived.append(pending)
+                if not isinstance(prepared, Failure):
+                    unsent.append(pending)
+                    for view in prepared.views():
+                        pending.shape = view.shape
+                        if batches.add(pending, view):
+                            send(view.shape)
+                while unsent and (job.last or number - unsent[0].number >= far):
+                    send(unsent[0].shape)
+                if arrived and (job.last or number - arrived[0].number >= far):
+                    send(None)
+        self._steps.close()
+
+    def _compute(self, encoders: ThreadPoolExecutor) -> None:
         waiting: deque[_Pending] = deque()
-        batches: Batches[_Pending] = Batches(self._batch_size)
-
-        def forward(shape: Shape) -> None:
-            owners, views = batches.take(shape)
-            with self.times.spent("model"):
-                answers = self._model.forward(views, self._request)
-            for pending, found in zip(owners, answers, strict=True):
-                pending.found.append(found)
-
-        def pass_on() -> None:
+        for arrived, owners, memory in self._steps:
+            waiting.extend(arrived)
+            if memory is not None:
+                with self.times.spent("model"):
+                    answers = self._model.forward(memory[: len(owners)], self._request)
+                self._batches.give_back(memory)
+                for pending, found in zip(owners, answers, strict=True):
+                    pending.found.append(found)
             ready = []
             while waiting and not waiting[0].lacking:
                 ready.append(waiting.popleft())
             for first in range(0, len(ready), CHUNK):
                 chunk = ready[first : first + CHUNK]
                 self._encoded.put((chunk, encoders.submit(self._encode, chunk)))
-
-        for jobs, decoding in self._decoded:
-            with self.times.spent("decoding"):
-                found = decoding.result()
-            for job, prepared in zip(jobs, found, strict=True):
-                pending = _Pending(job, prepared)
-                waiting.append(pending)
-                for view in () if isinstance(prepared, Failure) else prepared.views():
-                    pending.shape = view.shape
-                    if batches.add(pending, view):
-                        forward(view.shape)
-                pass_on()
-                while batches and (job.last or len(waiting) >= LOOK_AHEAD * self._batch_size):
-                    forward(waiting[0].shape)
-                    pass_on()
         self._encoded.close()
 
     def _write(self, write: Callable[[Job, Row], None]) -> None:
