@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 from pydantic import Field
 
 from clsspec_serve.dataset.trees.tree import Tree, reading
@@ -9,6 +12,8 @@ from clsspec_serve.manifest import File
 from clsspec_serve.schema import Count, Strict
 
 FOLDER = "shards"
+_READERS = 16
+"""Records that are read at a time, as an object store takes its time for each."""
 
 
 class Record(Strict):
@@ -49,7 +54,8 @@ def read_records(tree: Tree) -> dict[int, Record]:
         if not tree.exists(FOLDER):
             return {}
         paths = [entry.path for entry in tree.walk(FOLDER) if entry.path.endswith(".json")]
-    found = [_read(tree, path) for path in paths]
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = list(readers.map(partial(_read, tree), paths))
     return {record.shard: record for record in found}
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from clsspec_serve import load, models, predictor
+from clsspec_serve import load, models, preparation
 from clsspec_serve.heads import Protocol
 from clsspec_serve.pictures.colormap import colour
 
@@ -118,7 +118,7 @@ def test_a_range_that_no_png_reaches_is_refused_before_any_work(
 ) -> None:
     bundle, out = write(tmp_path / "far", 300, 30), photo.parent / "out.npy"
     with monkeypatch.context() as patch:
-        patch.setattr(predictor, "read_image", lambda *_: pytest.fail("a picture was read"))
+        patch.setattr(preparation, "decode_image", lambda *_: pytest.fail("a picture was read"))
         result = clsspec("depth", photo, "-m", bundle)
     assert result.code == 2
     assert result.error() == "a depth PNG reaches 256.00 m, this head 300 m; write a .npy"

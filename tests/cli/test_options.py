@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import NoneType
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pytest
@@ -130,9 +131,14 @@ def test_a_variable_means_the_same_as_its_option(option: Option) -> None:
     assert parsed(option.function, [*pictures, *written], {option.variable: other}) == by_option
 
 
+def _values(kind: Any) -> tuple[Any, ...]:
+    """What may be given; a default of None is none of it."""
+    return tuple(each for each in get_args(kind) if each is not NoneType) or (kind,)
+
+
 def test_one_option_means_the_same_in_every_command() -> None:
     kinds: dict[str, set[Any]] = {}
     for option in OPTIONS:
         if option.variable:
-            kinds.setdefault(option.variable, set()).add((option.flag, option.kind))
+            kinds.setdefault(option.variable, set()).add((option.flag, *_values(option.kind)))
     assert all(len(found) == 1 for found in kinds.values())

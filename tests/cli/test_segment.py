@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from clsspec_serve import load, models, predictor
+from clsspec_serve import load, models, preparation
 from clsspec_serve.heads import Category, Protocol
 from clsspec_serve.pictures.look import PAINT
 
@@ -309,7 +309,7 @@ def test_more_classes_than_a_png_holds_are_refused_before_any_work(
 ) -> None:
     bundle, before = many_classes(tmp_path, 256), tree(photo.parent)
     with monkeypatch.context() as patch:
-        patch.setattr(predictor, "read_image", lambda *_: pytest.fail("a picture was read"))
+        patch.setattr(preparation, "decode_image", lambda *_: pytest.fail("a picture was read"))
         result = clsspec("segment", photo, "-m", bundle)
     assert result.code == 2
     assert result.error() == "a PNG holds up to 255 classes, this head has 256; use --format npy"
