@@ -70,11 +70,12 @@ class Means:
         return OnRay.sized(self.replicas, self.threads, self.decoders, self.readers)
 
     def _announced(self, cluster: OnRay) -> OnRay:
+        from clsspec_serve.dataset.batch import counted
         from clsspec_serve.dataset.runners.on_ray import connect
 
         asked = cluster.replicas * cluster.cpus + bool(cluster.decoders)
         there = sum(connect())
-        words = f"ray: {cluster.replicas} x {cluster.cpus} CPUs"
+        words = f"ray: {cluster.replicas} x {counted(cluster.cpus, 'CPU')}"
         if cluster.decoders:
             words += f", and up to {cluster.decoders} more for each that decode"
         if asked > there:

@@ -32,6 +32,8 @@ from clsspec_serve.progress import progress
 
 SAMPLE = 50
 """Pictures, about: two shards of whole batches."""
+_TIMED = 8
+"""Fewer pictures than these tell no speed."""
 _NPY = 128
 """Bytes before the values of a `.npy`."""
 
@@ -41,8 +43,8 @@ class Sample:
     """Pictures that were computed: how many, those that failed by kind, and bytes of each.
 
     `sizes`: by folder. `rate`: pictures in a second while the second half was computed, None where
-    there was none. `slowest`: the stage that the others waited for, where it took long enough to
-    tell.
+    there were too few. `slowest`: the stage that the others waited for, where it took long enough
+    to tell.
     """
 
     pictures: int
@@ -179,7 +181,7 @@ def _sample(
         for path, file in record.files.items():
             sizes[PurePosixPath(path).parts[0]] += file.size
     rate = None
-    if len(found) == 2:
+    if len(found) == 2 and found[1][1].pictures >= _TIMED:
         (before, _), (after, last) = found
         rate = last.pictures / (after - before)
     each = {name: size / len(chosen) for name, size in sizes.items()}

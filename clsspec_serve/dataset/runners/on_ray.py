@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
@@ -39,7 +40,7 @@ CHUNK = 8
 """Pictures that a task reads and decodes."""
 
 _LOOK = 5.0
-"""Seconds between two looks at whether the driver's node is there."""
+"""Seconds between two looks at whether the driver's node is there, and for a cluster to answer."""
 
 T = TypeVar("T")
 
@@ -91,12 +92,24 @@ def connect() -> list[int]:
     """The CPUs of each node that has any; raises `DatasetError` where no cluster is reached."""
     try:
         if not ray.is_initialized():
+            _reach(os.environ.get("RAY_ADDRESS", ""))
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise DatasetError(f"ray: {one_line(error)}") from error
     cpus = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
     return [count for count in cpus if count]
+
+
+def _reach(address: str) -> None:
+    """Raise `ConnectionError` for a `host:port` that Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"{address} cannot be reached: {one_line(error)}") from error
 
 
 class _Actor:
