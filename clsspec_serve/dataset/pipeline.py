@@ -109,10 +109,10 @@ class Pipeline:
                 stage.start()
             try:
                 self._guarded(self._compute, encoders)
+            except BaseException:  # an interrupt, on its way in or out
+                self._break_off()
+                raise
             finally:
-                # An interrupt comes here, too, and leaves the others to be told.
-                if not self._errors:
-                    self._encoded.close()
                 for stage in stages:
                     stage.join()
                 encoders.shutdown(cancel_futures=True)
@@ -127,8 +127,11 @@ class Pipeline:
             # The last two are what a stage meets when another one has failed.
             if not isinstance(error, Ended | CancelledError):
                 self._errors.append(error)
-            for channel in (self._decoded, self._steps, self._encoded):
-                channel.break_off()
+            self._break_off()
+
+    def _break_off(self) -> None:
+        for channel in (self._decoded, self._steps, self._encoded):
+            channel.break_off()
 
     def _feed(self, jobs: Iterable[Job]) -> None:
         with closing(self._preparation.start(jobs, self.times)) as preparing:
