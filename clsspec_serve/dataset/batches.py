@@ -32,9 +32,6 @@ class Batches(Generic[T]):
         self._batches: dict[Shape, _Batch[T]] = {}
         self._spare: deque[Pixels] = deque(maxlen=2)
 
-    def __bool__(self) -> bool:
-        return bool(self._batches)
-
     def add(self, owner: T, view: Pixels) -> bool:
         """Whether the batch of this view's shape is full now."""
         if view.shape not in self._batches:

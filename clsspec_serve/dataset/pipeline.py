@@ -126,8 +126,13 @@ class Pipeline:
         except BaseException as error:
             # The last two are what a stage meets when another one has failed.
             if not isinstance(error, Ended | CancelledError):
-                self._errors.append(error)
+                self.fail(error)
             self._break_off()
+
+    def fail(self, error: BaseException) -> None:
+        """End `run` with an error of somebody who works beside it."""
+        self._errors.append(error)
+        self._break_off()
 
     def _break_off(self) -> None:
         for channel in (self._decoded, self._steps, self._encoded):

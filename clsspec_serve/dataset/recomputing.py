@@ -135,8 +135,10 @@ def _relative(then: Array, now: Array) -> float:
     if then.shape != now.shape:
         return float("inf")
     before, after = (each.astype(np.float64) for each in (then, now))
-    difference = float(np.linalg.norm(before - after))
-    return difference / float(np.linalg.norm(before)) if difference else 0.0
+    difference, length = (float(np.linalg.norm(each)) for each in (before - after, before))
+    if not difference:
+        return 0.0
+    return difference / length if length else float("inf")
 
 
 def _of_files(suffix: str, then: bytes | None, now: bytes) -> float:

@@ -68,7 +68,12 @@ def work(
                 yield Job(shard, item, index == len(items) - 1)
 
     def place(written: ShardWriter) -> None:
-        done(written.finish())
+        try:
+            done(written.finish())
+        except BaseException as error:
+            # The next row, which would tell, may never come.
+            pipeline.fail(error)
+            raise
 
     def write(job: Job, row: Row) -> None:
         nonlocal writer, placing

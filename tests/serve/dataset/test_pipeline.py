@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bounded import within
 from dataset_sources import as_folder, computed, picture, rows
 from http_server import colour_bundle, observed
 
 from clsspec_serve import load
 from clsspec_serve.dataset.pipeline import LOOK_AHEAD
+from clsspec_serve.dataset.run import open_run
 from clsspec_serve.dataset.runners.here import Here
-from clsspec_serve.dataset.working import Threads
+from clsspec_serve.dataset.trees.opening import open_tree
+from clsspec_serve.dataset.working import Threads, pipeline_of, work
+from clsspec_serve.dataset.writer import ShardWriter
+from clsspec_serve.errors import OutputError
 
 BATCH = 4
 WIDE, HIGH = (28, 56), (56, 28)
@@ -54,3 +61,29 @@ def test_a_picture_of_a_rare_shape_is_not_waited_for_to_the_end(
     assert counts[rare[0]] == counts[rare[1]] == 1
     assert rare[0] == LOOK_AHEAD
     assert sum(counts) == far + 5
+
+
+def test_a_shard_that_cannot_be_put_in_place_ends_work_that_waits_for_more(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the next shard may never come, nor a row of it."""
+    source, out = as_folder(tmp_path / "set", {"1.png": picture(1)}), tmp_path / "out"
+    computed(bundle, source, out)
+    (out / "shards" / "000000.json").unlink()
+    run = open_run(open_tree(str(out)))
+    pipeline = pipeline_of(run, load(bundle, threads=1), Threads(1, 1))
+
+    def given() -> Iterator[int]:
+        yield 0
+        while not pipeline.failed:
+            time.sleep(0.01)
+
+    def full(*_: object) -> None:
+        raise OutputError("no room")
+
+    monkeypatch.setattr(ShardWriter, "finish", full)
+    with pytest.raises(OutputError, match="no room"):
+        within(
+            30,
+            lambda: work(run, pipeline, given(), seen=lambda row: None, done=lambda record: None),
+        )
