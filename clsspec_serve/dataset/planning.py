@@ -16,7 +16,7 @@ from clsspec_serve.bundle import Bundle
 from clsspec_serve.dataset.batch import Settings, begun
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.listing import Item
-from clsspec_serve.dataset.run import STATE, Run, begin, is_run, open_run, resume
+from clsspec_serve.dataset.run import STATE, Run, begin, is_run, open_run, require_new, resume
 from clsspec_serve.dataset.runners.here import Here
 from clsspec_serve.dataset.runners.runner import News
 from clsspec_serve.dataset.sampling import sampled
@@ -92,6 +92,7 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
         if is_run(tree):
             _copy(tree, draft)
         else:
+            require_new(tree)
             begin(draft, state)
         run = resume(draft, source, layout, state, append=settings.append)
         lengths = dict(enumerate(run.state.lengths()))

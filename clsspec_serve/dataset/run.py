@@ -113,12 +113,17 @@ def is_run(tree: Tree) -> bool:
         return tree.exists(STATE)
 
 
-def begin(tree: Tree, state: State) -> None:
-    """Make a new folder that of a run, without pictures so far; raises `OutputError`."""
+def require_new(tree: Tree) -> None:
+    """Raise `OutputError` for a folder that has files and is no run's."""
     with reading(tree.name):
         used = tree.exists("") and next(tree.walk(), None) is not None
     if used:
         raise OutputError(f"{tree.name} has files and no {STATE}; accepted is a new folder")
+
+
+def begin(tree: Tree, state: State) -> None:
+    """Make a new folder that of a run, without pictures so far; raises `OutputError`."""
+    require_new(tree)
     _write_state(tree, state)
 
 

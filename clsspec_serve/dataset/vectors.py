@@ -9,8 +9,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from clsspec_serve.dataset.run import Run
+from clsspec_serve.dataset.sinks.table import table_path
 from clsspec_serve.dataset.stored import Stored
-from clsspec_serve.dataset.trees.tree import Tree, writing_to
+from clsspec_serve.dataset.trees.tree import Tree, reading, writing_to
 
 
 def vectors_path(name: str) -> str:
@@ -20,7 +21,8 @@ def vectors_path(name: str) -> str:
 
 def has_vectors(tree: Tree, names: Iterable[str]) -> bool:
     """Whether a run's arrays have been asked for before."""
-    return any(tree.exists(vectors_path(name)) for name in names)
+    with reading(tree.name):
+        return any(tree.exists(vectors_path(name)) for name in names)
 
 
 def write_vectors(run: Run, last: int) -> None:
@@ -28,7 +30,7 @@ def write_vectors(run: Run, last: int) -> None:
 
     All shards have to be done; `last` is how many pictures the last one has. Rows of no picture,
     and of one that failed, are NaN. An array that has this length is left, as what is done never
-    changes. Raises `OutputError`.
+    changes. Raises `OutputError`, and `DatasetError` for a table that cannot be read.
     """
     state = run.state
     size = state.asked.shard_size
@@ -41,7 +43,8 @@ def write_vectors(run: Run, last: int) -> None:
             file = folder / "vectors.npy"
             array = npy.open_memmap(file, "w+", np.dtype(state.asked.dtype), (rows, width))
             for shard in range(state.shards):
-                found = Stored(run, shard).vectors(name)
+                with reading(f"{run.tree.name}/{table_path(shard)}"):
+                    found = Stored(run, shard).vectors(name)
                 part = array[shard * size : (shard + 1) * size]
                 part[: len(found)] = found
                 part[len(found) :] = np.nan

@@ -14,7 +14,7 @@ from clsspec_serve import load
 from clsspec_serve.dataset.planning import Plan, plan
 from clsspec_serve.dataset.runners.here import Here
 from clsspec_serve.dataset.working import Threads
-from clsspec_serve.errors import DatasetError
+from clsspec_serve.errors import DatasetError, OutputError
 from clsspec_serve.request import Options
 
 OPTIONS: Options = {"tasks": ("cls", "patches", "segment", "depth"), "policy": "squash"}
@@ -113,3 +113,11 @@ def test_a_run_that_was_begun_otherwise_is_refused_by_its_name(
     computed(bundle, source, out, OPTIONS, shard_size=SHARD)
     with pytest.raises(DatasetError, match=f"^{out} was begun otherwise: shard-size was 16 and"):
         planned(bundle, source, out, shard_size=8)
+
+
+def test_a_folder_of_other_files_is_refused_as_the_run_would(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = as_folder(tmp_path / "out", {"notes.txt": b"mine"})
+    with pytest.raises(OutputError, match=r"has files and no run\.json; accepted is a new folder"):
+        planned(bundle, source, out)

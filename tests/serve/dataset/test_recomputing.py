@@ -199,3 +199,17 @@ def test_another_engine_of_the_same_model_is_compared_by_what_it_computes(
     model = observed(bundle, lambda inputs: inputs["pixels"].__imul__(0))
     found = recompute(run, run.records(), model, Threads(2, 2), 10)
     assert len(found.problems) >= 9
+
+
+def test_a_table_that_is_not_there_is_what_the_error_names(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    computed(bundle, source, out, OPTIONS)
+    table = out / "rows" / "000001.parquet"
+    content = table.read_bytes()
+    for change in (table.unlink, lambda: table.write_bytes(content[:-9])):
+        change()
+        with pytest.raises(DatasetError, match=r"out/rows/000001\.parquet cannot be read: "):
+            computed(bundle, source, out, OPTIONS, npy=True)
+        assert not (out / "cls.npy").exists()
