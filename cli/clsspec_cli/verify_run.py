@@ -45,7 +45,7 @@ def verify_run(what: str, sample: int, model: str | None) -> None:
     )
     if report.problems:
         _print(report.problems)
-        count = len(report.problems)
+        count = len({problem.split(":")[0] for problem in report.problems})
         raise DatasetError(
             f"{what} failed: {count} of its {report.files} files are not as recorded"
         )

@@ -105,16 +105,19 @@ class Pipeline:
                 Thread(target=self._guarded, args=(self._fill,)),
                 Thread(target=self._guarded, args=(self._write, write)),
             ]
-            for stage in stages:
-                stage.start()
             try:
+                for stage in stages:
+                    stage.start()
                 self._guarded(self._compute, encoders)
-            except BaseException:  # an interrupt, on its way in or out
+                for stage in stages:
+                    stage.join()
+            except BaseException:  # an interrupt, at any moment
                 self._break_off()
                 raise
             finally:
                 for stage in stages:
-                    stage.join()
+                    if stage.ident is not None:
+                        stage.join()
                 encoders.shutdown(cancel_futures=True)
         if self._errors:
             raise self._errors[0]

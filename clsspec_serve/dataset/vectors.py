@@ -57,9 +57,9 @@ def wrong_vectors(run: Run, shards: Iterable[int]) -> Iterator[str]:
     chosen = list(shards)
     for name in run.state.vectors:
         path = vectors_path(name)
-        if not run.tree.exists(path):
-            continue
         try:
+            if not run.tree.exists(path):
+                continue
             with run.tree.open(path) as stream:
                 wrong = [shard for shard in chosen if not _same(run, name, shard, stream)]
         except (OSError, ValueError) as error:
@@ -84,8 +84,6 @@ def _header(stream: BinaryIO) -> _Header:
 
 
 def _has_shape(run: Run, path: str, shape: tuple[int, int]) -> bool:
-    if not run.tree.exists(path):
-        return False
     try:
         with run.tree.open(path) as stream:
             return _header(stream) == (shape, np.dtype(run.state.asked.dtype))

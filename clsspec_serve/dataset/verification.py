@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from clsspec_serve.dataset.run import Run
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sinks.table import FOLDER
-from clsspec_serve.dataset.trees.tree import Tree
+from clsspec_serve.dataset.trees.tree import Tree, reading
 from clsspec_serve.dataset.vectors import vectors_path, wrong_vectors
 
 _PIECE = 1 << 24
@@ -36,7 +36,8 @@ def verify_files(run: Run, records: Mapping[int, Record]) -> Report:
     problems = [problem for record in records.values() for problem in _problems(run, record)]
     if not problems:
         problems += wrong_vectors(run, records)
-    arrays = sum(run.tree.exists(vectors_path(name)) for name in run.state.vectors)
+    with reading(run.tree.name):
+        arrays = sum(run.tree.exists(vectors_path(name)) for name in run.state.vectors)
     return Report(
         shards=run.state.shards,
         done=len(records),

@@ -13,12 +13,12 @@ from dataset_sources import as_folder, computed, picture, rows
 from http_server import colour_bundle, observed
 
 from clsspec_serve import load
+from clsspec_serve.dataset import writer
 from clsspec_serve.dataset.pipeline import LOOK_AHEAD
 from clsspec_serve.dataset.run import open_run
 from clsspec_serve.dataset.runners.here import Here
 from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.working import Threads, pipeline_of, work
-from clsspec_serve.dataset.writer import ShardWriter
 from clsspec_serve.errors import OutputError
 
 BATCH = 4
@@ -81,7 +81,7 @@ def test_a_shard_that_cannot_be_put_in_place_ends_work_that_waits_for_more(
     def full(*_: object) -> None:
         raise OutputError("no room")
 
-    monkeypatch.setattr(ShardWriter, "finish", full)
+    monkeypatch.setattr(writer, "write_record", full)
     with pytest.raises(OutputError, match="no room"):
         within(
             30,
