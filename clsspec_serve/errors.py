@@ -78,7 +78,7 @@ class ImageTooLarge(ImageError):
 
 
 class DatasetError(ClsspecError):
-    """A labelled data set lacks a file, or has one that does not fit its layout or its picture."""
+    """A data set, or a run over one, lacks a file, or has one that does not fit."""
 
 
 class BundleError(ClsspecError):

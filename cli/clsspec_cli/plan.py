@@ -22,27 +22,27 @@ def print_plan(plan: Plan, out: str, replicas: int) -> None:
     if plan.shards_done:
         words += f"; {plan.pictures_done} in {plan.shards_done} are done"
     print(words)
-    if plan.sample is None:
+    if not plan.files:
         return
     parts = ", ".join(f"{name} {decimal(size)}" for name, size in plan.sizes.items())
     print(f"to write: {counted(plan.files, 'file')}, {decimal(plan.size)}: {parts}")
     if plan.free is not None:
         print(f"free: {decimal(plan.free)}")
-    failed = kinds_of(plan.sample.failures)
-    print(f"sample: {counted(plan.sample.pictures, 'picture')}, {failed}")
-    if plan.sample.rate is not None:
-        print(_speed(plan.sample, plan.sample.rate, replicas))
-        coming = plan.pictures - plan.pictures_done
-        print(f"time: {duration(coming / (replicas * plan.sample.rate))}")
+    if plan.sample is not None:
+        _print_sample(plan.sample, plan.pictures - plan.pictures_done, replicas)
     if plan.free is not None and plan.size > plan.free:
         raise OutputError(f"{out} has room for {decimal(plan.free)}, not for {decimal(plan.size)}")
 
 
-def _speed(sample: Sample, rate: float, replicas: int) -> str:
-    words = f"speed: {rate:.1f} images/s on this machine"
+def _print_sample(sample: Sample, coming: int, replicas: int) -> None:
+    print(f"sample: {counted(sample.pictures, 'picture')}, {kinds_of(sample.failures)}")
+    if sample.rate is None:
+        return
+    words = f"speed: {sample.rate:.1f} images/s on this machine"
     if replicas > 1:
-        words = f"speed: {replicas} x {rate:.1f} images/s, if every replica is as fast as one here"
-    return words + (f"; slowest: {sample.slowest}" if sample.slowest else "")
+        words = f"speed: {replicas} x {sample.rate:.1f} images/s, if all are as fast as one here"
+    print(words + (f"; slowest: {sample.slowest}" if sample.slowest else ""))
+    print(f"time: {duration(coming / (replicas * sample.rate))}")
 
 
 def duration(seconds: float) -> str:

@@ -82,7 +82,7 @@ class Plan:
 def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
     """See what a run would do; nothing is written but to a temporary folder of this machine.
 
-    Raises what `work_off` raises before its first shard.
+    Raises what `work_off` raises before its first shard, but for failures of an earlier time.
     """
     source = find_source(settings.source, settings.column)
     state, layout = begun(bundle, settings, source)
@@ -99,10 +99,14 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
         done = read_records(tree).keys()
         pending = {shard: count for shard, count in lengths.items() if shard not in done}
         sample = _sample(run, pending, layout, runner, folder) if pending else None
+    with reading(tree.name):
+        free = tree.free()
     itemsize = np.dtype(layout.dtype).itemsize
     maps = {array_path(name): prod(shape) * itemsize for name, shape in layout.maps.items()}
-    with_npy = settings.npy or has_vectors(tree, layout.vectors)
-    arrays = _bytes_of_arrays(layout, lengths, state.asked.shard_size) if with_npy else {}
+    there = has_vectors(tree, layout.vectors)
+    # One that is there grows with the shards, and is otherwise left.
+    needed = bool(pending) or not there if settings.npy else there and bool(pending)
+    arrays = _bytes_of_arrays(layout, lengths, state.asked.shard_size) if needed else {}
     coming = sum(pending.values())
     size = state.asked.shard_size
     other = {name: ceil(coming * each) for name, each in (sample.sizes if sample else {}).items()}
@@ -115,7 +119,7 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
         shards_done=run.state.shards - len(pending),
         files=len(pending) * (len(sizes) + 1) + len(arrays),
         sizes=sizes | arrays,
-        free=tree.free(),
+        free=free,
         sample=sample,
     )
 

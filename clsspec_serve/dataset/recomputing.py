@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from tarfile import TarError
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from clsspec_serve.choices import DType, Precision
 from clsspec_serve.dataset.fingerprint import differences, fingerprint
@@ -43,7 +44,8 @@ class Comparison:
     """What came of it.
 
     `pictures`: that were compared. `worst`: by answer, the largest difference, of masks a share of
-    pixels. `problems`: what differs by more than is accepted. `left`: why others were not compared.
+    pixels. `problems`: what differs by more than is accepted, or
+    cannot be read. `left`: why others were not compared.
     """
 
     pictures: int = 0
@@ -84,8 +86,8 @@ def recompute(
                 stored.clear()
                 stored[job.shard] = Stored(run, job.shard)
             then = stored[job.shard].row(place, job.item)
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            comparison.left.append(
+        except (OSError, LookupError, ValueError, TarError, pa.ArrowException) as error:
+            comparison.problems.append(
                 f"{job.item.id}: what is stored cannot be read: {one_line(error)}"
             )
             return
@@ -160,5 +162,6 @@ def _decoded(suffix: str, content: bytes) -> Array:
     if suffix.endswith(".npy"):
         array: Array = np.load(io.BytesIO(content))
         return array
-    with Image.open(io.BytesIO(content)) as picture:
+    # Without the bound of `Image.open`: this is as large as the picture, which was accepted.
+    with PngImageFile(io.BytesIO(content)) as picture:
         return np.asarray(picture)

@@ -141,10 +141,12 @@ def resume(tree: Tree, source: Source, layout: Layout, now: State, *, append: bo
     moved = state.model_copy(update={name: getattr(now, name) for name in _PLACES})
     if moved != state:
         _write_state(tree, moved)
-    return _listed(Run(tree, moved), source, layout, append)
+    run = _listed(Run(tree, moved), source, append)
+    write_metadata(tree, layout, run.state.shards, run.state.asked.shard_size)
+    return run
 
 
-def _listed(run: Run, source: Source, layout: Layout, append: bool) -> Run:
+def _listed(run: Run, source: Source, append: bool) -> Run:
     tree, state = run.tree, run.state
     shard_size = state.asked.shard_size
     with tree.scratch() as folder:
@@ -172,7 +174,6 @@ def _listed(run: Run, source: Source, layout: Layout, append: bool) -> Run:
             return run
         tree.place(file, now.file)
     longer = state.model_copy(update={"parts": (*state.parts, now)})
-    write_metadata(tree, layout, longer.shards, shard_size)
     # The last step: from here on there are more pictures.
     _write_state(tree, longer)
     return Run(tree, longer)

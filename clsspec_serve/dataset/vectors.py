@@ -12,6 +12,7 @@ from clsspec_serve.dataset.run import Run
 from clsspec_serve.dataset.sinks.table import table_path
 from clsspec_serve.dataset.stored import Stored
 from clsspec_serve.dataset.trees.tree import Tree, reading, writing_to
+from clsspec_serve.errors import one_line
 
 
 def vectors_path(name: str) -> str:
@@ -53,17 +54,27 @@ def write_vectors(run: Run, last: int) -> None:
 
 
 def wrong_vectors(run: Run, shards: Iterable[int]) -> Iterator[str]:
-    """What the arrays that there are have other than the tables of these shards, in words."""
+    """What the arrays that there are have other than the tables of these shards, in words.
+
+    While shards are still to come, an array may end before some that are done.
+    """
     chosen = list(shards)
+    growing = len(chosen) < run.state.shards
     for name in run.state.vectors:
         path = vectors_path(name)
         try:
             if not run.tree.exists(path):
                 continue
             with run.tree.open(path) as stream:
-                wrong = [shard for shard in chosen if not _same(run, name, shard, stream)]
+                rows = _header(stream).shape[0]
+                there = [
+                    shard
+                    for shard in chosen
+                    if not growing or shard * run.state.asked.shard_size < rows
+                ]
+                wrong = [shard for shard in there if not _same(run, name, shard, stream)]
         except (OSError, ValueError) as error:
-            yield f"{path}: cannot be read: {error}"
+            yield f"{path}: cannot be read: {one_line(error)}"
             continue
         if wrong:
             yield f"{path}: has other vectors than the table of shard {wrong[0]}"

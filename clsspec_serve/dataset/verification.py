@@ -7,14 +7,18 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zarr
 
 from clsspec_serve.dataset.run import Run
 from clsspec_serve.dataset.shards import Record
+from clsspec_serve.dataset.sinks.maps import array_path, metadata_path
 from clsspec_serve.dataset.sinks.table import FOLDER
 from clsspec_serve.dataset.trees.tree import Tree, reading
 from clsspec_serve.dataset.vectors import vectors_path, wrong_vectors
+from clsspec_serve.errors import one_line, os_reason
 
 _PIECE = 1 << 24
 
@@ -34,6 +38,7 @@ class Report:
 def verify_files(run: Run, records: Mapping[int, Record]) -> Report:
     """Read every file of these shards, which are those that are done."""
     problems = [problem for record in records.values() for problem in _problems(run, record)]
+    problems += _wrong_metadata(run)
     if not problems:
         problems += wrong_vectors(run, records)
     with reading(run.tree.name):
@@ -43,9 +48,26 @@ def verify_files(run: Run, records: Mapping[int, Record]) -> Report:
         done=len(records),
         pictures=sum(record.pictures for record in records.values()),
         failed=sum(record.failed for record in records.values()),
-        files=sum(len(record.files) for record in records.values()) + arrays,
+        files=sum(len(record.files) for record in records.values()) + arrays + len(run.state.maps),
         problems=tuple(problems),
     )
+
+
+def _wrong_metadata(run: Run) -> Iterator[str]:
+    """What the arrays say of themselves, and should not."""
+    asked = run.state.asked
+    for name, shape in run.state.maps.items():
+        path = metadata_path(name)
+        try:
+            array = zarr.open_array(f"{run.tree.address}/{array_path(name)}", mode="r")
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            yield f"{path}: cannot be read: {one_line(error)}"
+            continue
+        expected = (shape, (asked.shard_size, *shape), (1, *shape), np.dtype(asked.dtype))
+        found = (array.shape[1:], array.shards, array.chunks, array.dtype)
+        # A run that was killed while it grew has said so before.
+        if found != expected or array.shape[0] < run.state.shards * asked.shard_size:
+            yield f"{path}: describes another array than {run.state.shards} shards of {expected[1]}"
 
 
 def _problems(run: Run, record: Record) -> Iterator[str]:
@@ -53,7 +75,7 @@ def _problems(run: Run, record: Record) -> Iterator[str]:
         try:
             size, digest = _described(run.tree, path)
         except OSError as error:
-            yield f"{path}: cannot be read: {error.strerror or error}"
+            yield f"{path}: cannot be read: {os_reason(error)}"
             continue
         if size != expected.size:
             yield f"{path}: has {size} bytes, recorded are {expected.size}"
@@ -68,8 +90,8 @@ def _wrong_rows(run: Run, record: Record, path: str) -> Iterator[str]:
     columns = ["row", "id", "error"]
     try:
         table = pq.read_table(io.BytesIO(run.tree.read(path)), columns=columns)
-    except (pa.ArrowException, KeyError) as error:
-        yield f"{path}: is no table of rows: {error}"
+    except (pa.ArrowException, OSError, KeyError) as error:
+        yield f"{path}: is no table of rows: {one_line(error)}"
         return
     items = run.items(record.shard)
     first = record.shard * run.state.asked.shard_size

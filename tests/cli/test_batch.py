@@ -167,7 +167,7 @@ def test_a_run_is_verified_file_by_file_and_row_by_row(
     assert result.code == 0
     assert result.out.splitlines() == [
         "shards: 2 of 2 done, with 6 pictures, of which 1 failed",
-        "files: 4 whole, their rows those of the listing",
+        "files: 5 whole, their rows those of the listing",
         "sample: 6 pictures computed again; largest differences: cls 0.0e+00, patches 0.0e+00",
     ]
     array, table = (
@@ -187,7 +187,7 @@ def test_a_run_is_verified_file_by_file_and_row_by_row(
         "rows/000001.parquet: cannot be read: No such file or directory",
         "patches.zarr/c/1/0/0/0: was changed: its sha256 is another one",
     ]
-    assert result.err == f"clsspec: {out} failed: 3 of its 4 files are not as recorded\n"
+    assert result.err == f"clsspec: {out} failed: 3 of its 5 files are not as recorded\n"
 
 
 def test_a_run_that_is_not_finished_says_how_far_it_is(

@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.rows import Row
 from clsspec_serve.dataset.sinks.sink import Written
-from clsspec_serve.dataset.trees.tree import Tree
+from clsspec_serve.dataset.trees.tree import Tree, reading
 from clsspec_serve.manifest import File
 
 _METADATA = "zarr.json"
@@ -34,8 +34,13 @@ def index_bytes(shard_size: int) -> int:
     return 16 * shard_size + 4
 
 
+def metadata_path(name: str) -> str:
+    """Where an array says what it is."""
+    return f"{array_path(name)}/{_METADATA}"
+
+
 def write_metadata(tree: Tree, layout: Layout, shards: int, shard_size: int) -> None:
-    """Say how large the arrays are: `shards` times `shard_size` pictures."""
+    """Say how large the arrays are, `shards` times `shard_size` pictures, where they do not."""
     for name, shape in layout.maps.items():
         store = MemoryStore()
         zarr.create_array(
@@ -49,7 +54,11 @@ def write_metadata(tree: Tree, layout: Layout, shards: int, shard_size: int) -> 
             dimension_names=("picture", "y", "x", "channel"),
         )
         text = store._store_dict[_METADATA].to_bytes()
-        tree.write(f"{array_path(name)}/{_METADATA}", text)
+        path = metadata_path(name)
+        with reading(f"{tree.name}/{path}"):
+            written = tree.exists(path) and tree.read(path) == text
+        if not written:
+            tree.write(path, text)
 
 
 class Maps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -213,3 +214,50 @@ def test_a_table_that_is_not_there_is_what_the_error_names(
         with pytest.raises(DatasetError, match=r"out/rows/000001\.parquet cannot be read: "):
             computed(bundle, source, out, OPTIONS, npy=True)
         assert not (out / "cls.npy").exists()
+
+
+def test_a_run_that_was_killed_while_it_grew_is_sound(
+    bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    computed(bundle, source, out, OPTIONS, npy=True)
+    before = (out / "cls.npy").read_bytes()
+    as_folder(source, named(20))
+    (source / "006.png").write_bytes(b"no picture")
+    computed(bundle, source, out, OPTIONS, append=True)
+    (out / "cls.npy").write_bytes(before)
+    (out / "shards" / "000005.json").unlink()
+    assert problems(out) == ()
+
+
+@pytest.mark.parametrize("change", ["lost", "no JSON", "other shards"])
+def test_an_array_that_says_otherwise_is_a_problem_until_the_run_goes_on(
+    bundle: Path, source: Path, tmp_path: Path, change: str
+) -> None:
+    out = tmp_path / "out"
+    computed(bundle, source, out, OPTIONS)
+    metadata = out / "patches.zarr" / "zarr.json"
+    content = metadata.read_text()
+    metadata.unlink()
+    if change == "no JSON":
+        metadata.write_text(content[:-20])
+    elif change == "other shards":
+        shape = json.loads(content)["shape"]
+        metadata.write_text(json.dumps(json.loads(content) | {"shape": [4, *shape[1:]]}))
+    (problem,) = problems(out)
+    assert problem.startswith("patches.zarr/zarr.json: ")
+    assert problem.isprintable()
+    computed(bundle, source, out, OPTIONS)
+    assert metadata.read_text() == content
+    assert problems(out) == ()
+
+
+def test_what_cannot_be_read_back_is_a_problem(bundle: Path, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    computed(bundle, source, out, OPTIONS)
+    tar = out / "samples" / "000000.tar"
+    tar.write_bytes(b"?" * len(tar.read_bytes()))
+    found = again(bundle, out)
+    assert [each.split(":")[:2] for each in found.problems] == [
+        [f"{index:03}.png", " what is stored cannot be read"] for index in range(4)
+    ]
