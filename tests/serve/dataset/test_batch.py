@@ -21,7 +21,6 @@ from dataset_sources import (
     samples,
     vectors,
 )
-from http_server import colour_bundle
 from PIL import Image
 
 from clsspec_serve import Geometry, load
@@ -32,11 +31,6 @@ from clsspec_serve.request import Options
 
 ALL: Options = {"tasks": ("cls", "patches", "segment", "depth", "classify")}
 COUNT = 10
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return colour_bundle(tmp_path / "colours")
 
 
 @pytest.fixture

@@ -12,24 +12,13 @@ from typing import NamedTuple
 
 import pytest
 from command_line import tree
-from dataset_sources import as_folder, computed, named
-from http_server import colour_bundle
+from dataset_sources import computed
 
 from clsspec_serve.dataset.trees import local
 from clsspec_serve.errors import OutputError
 from clsspec_serve.request import Options
 
 OPTIONS: Options = {"tasks": ("cls", "patches", "depth"), "policy": "squash"}
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return colour_bundle(tmp_path / "colours")
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return as_folder(tmp_path / "set", named(10) | {"006.png": b"no picture"})
 
 
 class PowerCut(Exception):

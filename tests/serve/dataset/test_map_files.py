@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import zarr
 from dataset_sources import as_folder, computed, named
-from http_server import colour_bundle
 
 from clsspec_serve import load
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_shard_has_the_bytes_that_zarr_writes(tmp_path: Path, dtype: str) -> None:
+def test_a_shard_has_the_bytes_that_zarr_writes(bundle: Path, tmp_path: Path, dtype: str) -> None:
     """Of shards with all pictures, without one, with fewer, and of one without any that is good."""
-    bundle = colour_bundle(tmp_path / "colours")
     bad = ("005.png", "008.png", "009.png", "010.png", "011.png")
     pictures = named(14) | dict.fromkeys(bad, b"no picture")
     source, out = as_folder(tmp_path / "set", pictures), tmp_path / "out"

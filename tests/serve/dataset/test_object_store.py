@@ -13,7 +13,6 @@ import pytest
 import s3fs
 from command_line import tree
 from dataset_sources import as_folder, as_table, as_tar, computed, named
-from http_server import colour_bundle
 from moto.server import ThreadedMotoServer
 
 from clsspec_serve.errors import DatasetError
@@ -44,11 +43,6 @@ def store(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3fs.S3File
     yield files
     files.rm("data", recursive=True)
     s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return colour_bundle(tmp_path / "colours")
 
 
 @pytest.fixture

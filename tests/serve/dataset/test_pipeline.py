@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bounded import within
 from dataset_sources import as_folder, computed, picture, rows
-from http_server import colour_bundle, observed
+from http_server import observed
 
 from clsspec_serve import load
 from clsspec_serve.dataset import writer
@@ -23,11 +23,6 @@ from clsspec_serve.errors import OutputError
 
 BATCH = 4
 WIDE, HIGH = (28, 56), (56, 28)
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return colour_bundle(tmp_path / "colours")
 
 
 def passes(bundle: Path, folder: Path, sizes: list[tuple[int, int]]) -> list[tuple[int, ...]]:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from command_line import tree
 from dataset_sources import as_folder, computed, named, picture, settings_of
-from http_server import colour_bundle
 
 from clsspec_serve import load
 from clsspec_serve.dataset.planning import Plan, plan
@@ -20,11 +19,6 @@ from clsspec_serve.request import Options
 OPTIONS: Options = {"tasks": ("cls", "patches", "segment", "depth"), "policy": "squash"}
 SHARD = 16
 BEGUN = {"run.json", "listing/0.parquet", "patches.zarr/zarr.json"}
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return colour_bundle(tmp_path / "colours")
 
 
 @pytest.fixture

@@ -10,17 +10,11 @@ from pathlib import Path
 import pytest
 from command_line import tree
 from dataset_sources import as_folder, computed, named
-from http_server import colour_bundle
 
 from clsspec_serve.request import Options
 
 OPTIONS: Options = {"tasks": ("cls", "patches", "depth"), "policy": "squash"}
 TESTS = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return colour_bundle(tmp_path / "colours")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import zarr
 from dataset_sources import as_folder, computed, named, picture, vectors
 from head_bundle import depth_head, nearest_colour_head, write_head_bundle
-from http_server import COLOURS, colour_bundle, observed
+from http_server import COLOURS, observed
 from PIL import Image
 
 from clsspec_serve import load
@@ -27,17 +27,6 @@ from clsspec_serve.errors import DatasetError
 from clsspec_serve.request import Options
 
 OPTIONS: Options = {"tasks": ("cls", "patches", "segment", "depth"), "policy": "squash"}
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return colour_bundle(tmp_path / "colours")
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Ten pictures in three shards, of which the seventh is none."""
-    return as_folder(tmp_path / "set", named(10) | {"006.png": b"no picture"})
 
 
 def again(bundle: Path, out: Path, count: int = 10) -> Comparison:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from command_line import tree
 from dataset_sources import as_folder, computed, named
-from http_server import colour_bundle
 
 from clsspec_serve.dataset.runners import processes, replicas
 from clsspec_serve.dataset.runners.processes import Processes
@@ -30,11 +29,6 @@ PICTURES = 4
 """Of each shard of a worker that is made up."""
 
 Answer = Callable[[int], Record]
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return colour_bundle(tmp_path / "colours")
 
 
 @pytest.fixture
