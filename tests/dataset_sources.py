@@ -6,7 +6,7 @@ import gc
 import io
 import tarfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,14 @@ def as_folder(folder: Path, pictures: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def as_tar(file: Path, members: Mapping[str, bytes]) -> Path:
-    """One tar."""
+def as_tar(
+    file: Path, members: Mapping[str, bytes] | Iterable[tuple[str, bytes]], **options: Any
+) -> Path:
+    """One tar; of pairs several may have one name. `options`: of `tarfile.open`."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(file, "w") as archive:
-        for name, content in members.items():
+    pairs = members.items() if isinstance(members, Mapping) else members
+    with tarfile.open(file, "w", **options) as archive:
+        for name, content in pairs:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
