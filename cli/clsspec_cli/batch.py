@@ -9,8 +9,8 @@ import typer
 
 from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
-from clsspec_cli.means import Means
 from clsspec_cli.pictures import image_limits, network_size
+from clsspec_cli.runner_options import RunnerOptions
 from clsspec_serve.choices import DType
 
 Source = Annotated[
@@ -158,12 +158,12 @@ def batch(
     )
     settings = Settings(source, out, asked, model, column, max_errors, append, npy)
     bundle = chosen_bundle(model)
-    means = Means(runner, replicas, threads, decoders, readers)
+    chosen = RunnerOptions(runner, replicas, threads, decoders, readers)
     if plan:
-        one, count = means.one(bundle, asked)
+        one, count = chosen.one(bundle, asked)
         print_plan(planned(bundle, settings, one), out, count)
         return
-    computing = means.runner(bundle, asked)
+    computing = chosen.runner(bundle, asked)
     try:
         print(work_off(bundle, settings, computing).text(), file=sys.stderr)
     except KeyboardInterrupt:

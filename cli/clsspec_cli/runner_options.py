@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Means:
-    """As they were said; None is what fits."""
+class RunnerOptions:
+    """As they were given; None is what fits."""
 
     where: Literal["local", "ray"]
     replicas: int | None
