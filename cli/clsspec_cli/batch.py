@@ -35,6 +35,16 @@ Out = Annotated[
 Floats = Annotated[
     DType, typer.Option("--dtype", envvar="CLSSPEC_DTYPE", help="Of features and logits.")
 ]
+MapCodec = Annotated[
+    str,
+    typer.Option(
+        "--codec",
+        envvar="CLSSPEC_CODEC",
+        metavar="CODEC",
+        help="Patch maps in a smaller form: int8, pca:128 (components), or pca:128,int8. What that "
+        "loses is measured on a sample, and said.",
+    ),
+]
 ShardSize = Annotated[
     int,
     typer.Option(
@@ -112,6 +122,7 @@ def batch(
     tasks: options.Tasks = None,
     layers: options.Layers = "",
     dtype: Floats = "float32",
+    codec: MapCodec = "none",
     shard_size: ShardSize = 512,
     max_errors: MaxErrors = None,
     append: Append = False,
@@ -141,6 +152,7 @@ def batch(
     from clsspec_cli.plan import print_plan
     from clsspec_serve.dataset.asked import Asked
     from clsspec_serve.dataset.batch import Settings, work_off
+    from clsspec_serve.dataset.codecs.codec import parse_codec
     from clsspec_serve.dataset.planning import plan as planned
     from clsspec_serve.layers import parse_layers, parse_tasks
 
@@ -153,6 +165,7 @@ def batch(
         engine=engine,
         precision=precision,
         dtype=dtype,
+        codec=parse_codec(codec),
         batch_size=batch_size,
         shard_size=shard_size,
     )

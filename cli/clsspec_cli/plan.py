@@ -28,6 +28,8 @@ def print_plan(plan: Plan, out: str, replicas: int) -> None:
     print(f"to write: {counted(plan.files, 'file')}, {decimal(plan.size)}: {parts}")
     if plan.free is not None:
         print(f"free: {decimal(plan.free)}")
+    if plan.calibration is not None:
+        print(f"codec: {plan.calibration.words()}")
     if plan.sample is not None:
         _print_sample(plan.sample, plan.pictures - plan.pictures_done, replicas)
     if plan.free is not None and plan.size > plan.free:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clsspec_serve.choices import DType, EngineChoice, Policy, Precision, Task
+from clsspec_serve.dataset.codecs.codec import PLAIN, Codec
 from clsspec_serve.images import DEFAULT_LIMITS, ImageLimits
 from clsspec_serve.layers import FEATURES, Layer
 from clsspec_serve.request import Options
@@ -12,8 +13,8 @@ from clsspec_serve.schema import Positive, Strict
 class Asked(Strict):
     """Of every picture, see `Options`; and how the pictures are put together.
 
-    `engine`, `precision`: of the model. `dtype`: of features and logits. `batch_size`: most views
-    of one forward pass. `shard_size`: pictures of a shard.
+    `engine`, `precision`: of the model. `dtype`: of features and logits. `codec`: of patch
+    maps. `batch_size`: most views of one forward pass. `shard_size`: pictures of a shard.
     """
 
     tasks: tuple[Task, ...] = FEATURES
@@ -24,6 +25,7 @@ class Asked(Strict):
     engine: EngineChoice = "auto"
     precision: Precision = "fp32"
     dtype: DType = "float32"
+    codec: Codec = PLAIN
     batch_size: Positive = 8
     shard_size: Positive = 512
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from clsspec_serve.bundle import Bundle
 from clsspec_serve.dataset.asked import Asked
+from clsspec_serve.dataset.calibrating import calibrated
+from clsspec_serve.dataset.codecs.calibration import Calibration
 from clsspec_serve.dataset.fingerprint import fingerprint
 from clsspec_serve.dataset.layout import Layout, layout_of
 from clsspec_serve.dataset.run import Run, State, begin, is_run, resume
+from clsspec_serve.dataset.runners.here import Here
 from clsspec_serve.dataset.runners.runner import News, Runner
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sources.find import find_source
@@ -21,6 +24,7 @@ from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.vectors import has_vectors, write_vectors
 from clsspec_serve.engines.select import choose_engine
 from clsspec_serve.errors import DatasetError
+from clsspec_serve.predictor import Model, start
 from clsspec_serve.progress import progress
 from clsspec_serve.request import settle
 
@@ -48,6 +52,7 @@ class Summary:
     """What a run has done, at this time and before.
 
     `seconds`: of this time, for `computed` pictures. `failures`: how many of all failed, by kind.
+    `calibration`: of the codec, where there is one.
     """
 
     out: str
@@ -56,16 +61,18 @@ class Summary:
     computed: int
     seconds: float
     failures: Mapping[str, int]
+    calibration: Calibration | None = None
 
     def text(self) -> str:
-        """In a line."""
+        """In a line, and in another one what a codec loses."""
         done = f"{self.out}: {counted(self.pictures, 'picture')} in {counted(self.shards, 'shard')}"
         if self.computed < self.pictures:
             done += f", {self.computed} of them now"
         if self.computed:
             rate = self.computed / max(self.seconds, 1e-9)
             done += f", {self.seconds:.1f} s, {rate:.1f} images/s"
-        return f"{done}; {kinds_of(self.failures)}"
+        done += f"; {kinds_of(self.failures)}"
+        return f"{done}\ncodec: {self.calibration.words()}" if self.calibration else done
 
 
 def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
@@ -80,6 +87,7 @@ def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
         if not is_run(tree):
             begin(tree, state)
         run = resume(tree, source, layout, state, append=settings.append)
+        run = calibrated(run, layout, lambda: _model(bundle, state.asked, runner))
         records = run.records()
         before = sum(record.pictures for record in records.values())
         start = time.monotonic()
@@ -97,6 +105,7 @@ def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
         computed=sum(record.pictures for record in records.values()) - before,
         seconds=seconds,
         failures=failures,
+        calibration=run.state.calibration,
     )
 
 
@@ -107,7 +116,7 @@ def begun(bundle: Bundle, settings: Settings, source: Source) -> tuple[State, La
     engine = choose_engine(asked.engine, asked.precision)
     asked = asked.model_copy(update={"engine": engine})
     request = settle(bundle.manifest, asked.options())
-    layout = layout_of(bundle.manifest, request, asked.dtype)
+    layout = layout_of(bundle.manifest, request, asked.dtype, asked.codec)
     state = State(
         source=settings.source,
         place=source.place,
@@ -131,6 +140,13 @@ def kinds_of(failures: Mapping[str, int]) -> str:
     """`3 failed: 1 too large, 2 unreadable`, or `none failed`."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(failures.items()))
     return f"{sum(failures.values())} failed: {kinds}" if kinds else "none failed"
+
+
+def _model(bundle: Bundle, asked: Asked, runner: Runner) -> Model:
+    """A model for a sample, on this machine."""
+    if isinstance(runner, Here):
+        return runner.model
+    return start(bundle, engine=asked.engine, precision=asked.precision, shared=True)
 
 
 def _from_anywhere(model: str | None) -> str | None:

@@ -44,8 +44,11 @@ def fingerprint(manifest: Manifest, request: Request, asked: Asked) -> dict[str,
         "max-pixels": str(limits.max_pixels),
         "background": bytes(limits.background).hex(),
         "dtype": asked.dtype,
+        "codec": str(asked.codec),
         "batch-size": str(asked.batch_size),
         "shard-size": str(asked.shard_size),
+        # It multiplies by the components.
+        **({"numpy": version("numpy")} if asked.codec.pca else {}),
     }
 
 

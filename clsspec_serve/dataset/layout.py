@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clsspec_serve.choices import DType
+from clsspec_serve.dataset.codecs.codec import PLAIN, Codec
+from clsspec_serve.dataset.codecs.maps import Kept, kept
 from clsspec_serve.errors import UsageError
 from clsspec_serve.heads import AnyHead, ClassificationHead, DepthHead, SegmentationHead
 from clsspec_serve.manifest import Manifest
@@ -21,22 +24,24 @@ _ANY = (64, 64)
 class Layout:
     """Names of the answers, by what becomes of them.
 
-    `vectors`: columns of a table, with their lengths. `maps`: arrays of maps, with their shapes
-    (h, w, D). `files`: a file for each picture, by name, with its suffix. `heads`: what made masks
-    and depth. `dtype`: of the floats.
+    `vectors`: columns of a table, with their lengths. `maps`: arrays of maps. `files`: a file for
+    each picture, by name, with its suffix. `encoded`: the patch maps, in whichever of these they
+    are kept. `heads`: what made masks and depth. `dtype`: of the floats.
     """
 
     vectors: dict[str, int]
-    maps: dict[str, tuple[int, int, int]]
+    maps: dict[str, Kept]
     files: dict[str, str]
+    encoded: tuple[str, ...]
     heads: tuple[AnyHead, ...]
     dtype: DType
 
 
-def layout_of(manifest: Manifest, request: Request, dtype: DType) -> Layout:
+def layout_of(manifest: Manifest, request: Request, dtype: DType, codec: Codec = PLAIN) -> Layout:
     """The layout for a request; raises `UsageError` for what no file can hold."""
     width = manifest.architecture.embed_dim
-    patches = [output.name for output in request.outputs if output.kind == "patches"]
+    patches = tuple(output.name for output in request.outputs if output.kind == "patches")
+    _check_codec(codec, patches, width)
     vectors = {output.name: width for output in request.outputs if output.kind == "cls"}
     files: dict[str, str] = {}
     for head in request.heads:
@@ -53,10 +58,20 @@ def layout_of(manifest: Manifest, request: Request, dtype: DType) -> Layout:
             depth_scale(head.maximum)
             files[head.task] = ".depth.png"
     grid = _one_grid(manifest, request)
+    maps: dict[str, Kept] = {}
+    for name in patches:
+        maps |= kept(codec, dtype, name, (*(grid or _ANY), width))
     if grid is None:
-        files |= {name: f".{name}.npy" for name in patches}
-    maps = dict.fromkeys(patches, (*grid, width)) if grid else {}
-    return Layout(vectors, maps, files, request.heads, dtype)
+        files |= {name: f".{name}.npy" for name in maps}
+        maps = {}
+    return Layout(vectors, maps, files, patches, request.heads, dtype)
+
+
+def _check_codec(codec: Codec, patches: Sequence[str], width: int) -> None:
+    if codec.loses and not patches:
+        raise UsageError(f"codec {codec} is for patch maps, which are not asked for")
+    if codec.pca is not None and codec.pca >= width:
+        raise UsageError(f"codec {codec}; patches have {width} channels, accepted are fewer")
 
 
 def _one_grid(manifest: Manifest, request: Request) -> tuple[int, int] | None:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from clsspec_serve.dataset.batches import Batches, Shape
 from clsspec_serve.dataset.channel import Channel, Ended
+from clsspec_serve.dataset.codecs.int8 import BeyondInt8
+from clsspec_serve.dataset.codecs.maps import MapCodec
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.preparing import CHUNK, Job, Preparation, Preparing
 from clsspec_serve.dataset.rows import Failure, Row, row_of
@@ -74,12 +76,14 @@ class Pipeline:
         model: Model,
         request: Request,
         layout: Layout,
+        codec: MapCodec,
         *,
         batch_size: int,
         encoders: int,
     ) -> None:
         self._preparation, self._model, self._request = preparation, model, request
-        self.layout, self._batch_size, self._encoders = layout, batch_size, encoders
+        self.layout, self._codec = layout, codec
+        self._batch_size, self._encoders = batch_size, encoders
         ahead = ceil(2 * (batch_size + encoders) / CHUNK)
         self._decoded: Channel[Preparing] = Channel(ahead)
         self._encoded: Channel[tuple[list[_Pending], Future[list[Row]]]] = Channel(ahead)
@@ -217,6 +221,7 @@ class Pipeline:
         found: Sequence[Found] = pending.found
         prediction = self._model.finish(pending.prepared, found, self._request)
         try:
-            return row_of(pending.job.item, prediction, self.layout)
+            return row_of(pending.job.item, prediction, self.layout, self._codec)
         except UsageError as error:
-            return Row(pending.job.item, failure=Failure("beyond float16", one_line(error)))
+            kind = "beyond int8" if isinstance(error, BeyondInt8) else "beyond float16"
+            return Row(pending.job.item, failure=Failure(kind, one_line(error)))

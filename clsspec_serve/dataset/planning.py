@@ -7,13 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from clsspec_serve.bundle import Bundle
 from clsspec_serve.dataset.batch import Settings, begun
+from clsspec_serve.dataset.calibrating import calibrated
+from clsspec_serve.dataset.codecs.calibration import Calibration, copy_bases
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.run import STATE, Run, begin, is_run, open_run, require_new, resume
@@ -61,7 +63,7 @@ class Plan:
     `pictures`, `shards`: in all, of which `pictures_done`, `shards_done` are done. `files`,
     `sizes`: still to be written; the latter in bytes, by folder or file, exact for arrays and from
     the sample for the rest. `free`: bytes, None where that is not known. `sample`: None where
-    nothing is to come.
+    nothing is to come. `calibration`: of the codec, where there is one.
     """
 
     pictures: int
@@ -72,6 +74,7 @@ class Plan:
     sizes: Mapping[str, int]
     free: int | None
     sample: Sample | None
+    calibration: Calibration | None
 
     @property
     def size(self) -> int:
@@ -95,14 +98,14 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
             require_new(tree)
             begin(draft, state)
         run = resume(draft, source, layout, state, append=settings.append)
+        run = calibrated(run, layout, lambda: runner.model)
         lengths = dict(enumerate(run.state.lengths()))
         done = read_records(tree).keys()
         pending = {shard: count for shard, count in lengths.items() if shard not in done}
         sample = _sample(run, pending, layout, runner, folder) if pending else None
     with reading(tree.name):
         free = tree.free()
-    itemsize = np.dtype(layout.dtype).itemsize
-    maps = {array_path(name): prod(shape) * itemsize for name, shape in layout.maps.items()}
+    maps = {array_path(name): each.size for name, each in layout.maps.items()}
     there = has_vectors(tree, layout.vectors)
     # One that is there grows with the shards, and is otherwise left.
     needed = bool(pending) or not there if settings.npy else there and bool(pending)
@@ -121,6 +124,7 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
         sizes=sizes | arrays,
         free=free,
         sample=sample,
+        calibration=run.state.calibration,
     )
 
 
@@ -137,8 +141,10 @@ class _Draft(LocalTree):
 
 
 def _copy(tree: Tree, draft: Tree) -> None:
-    """What a run says of itself, and its listings."""
-    for path in (STATE, *(part.file for part in open_run(tree).state.parts)):
+    """What a run says of itself, its listings, and what its codec takes."""
+    state = open_run(tree).state
+    files = state.calibration.files if state.calibration else ()
+    for path in (STATE, *(part.file for part in state.parts), *files):
         with reading(f"{tree.name}/{path}"):
             draft.write(path, tree.read(path))
 
@@ -165,6 +171,8 @@ def _sample(
     state = run.state.model_copy(update={"asked": asked, "parts": ()})
     tree = LocalTree(Path(folder) / "sample")
     begin(tree, state)
+    if state.calibration:
+        copy_bases(run.tree, tree, state.calibration)
     small = resume(tree, _Chosen(state.place, chosen), layout, state)
     found: list[tuple[float, Record]] = []
     slowest = ""

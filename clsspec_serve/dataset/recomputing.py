@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from tarfile import TarError
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from PIL.PngImagePlugin import PngImageFile
 
-from clsspec_serve.choices import DType, Precision
+from clsspec_serve.dataset.comparing import Comparing
 from clsspec_serve.dataset.fingerprint import differences, fingerprint
 from clsspec_serve.dataset.preparing import Job
 from clsspec_serve.dataset.rows import Failure, Row
@@ -21,22 +16,13 @@ from clsspec_serve.dataset.run import Run
 from clsspec_serve.dataset.sampling import sampled
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.stored import Stored
-from clsspec_serve.dataset.working import Threads, pipeline_of
+from clsspec_serve.dataset.working import Threads, codec_of, pipeline_of
 from clsspec_serve.errors import DatasetError, one_line
 from clsspec_serve.predictor import Model
 from clsspec_serve.request import settle
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 3e-2}
-"""The largest difference of an array: the Euclidean length of it, relative to that of the array."""
-ROUNDING: dict[DType, float] = {"float32": 0.0, "float16": 1e-3}
-"""What is added to it for how features are stored."""
-PIXELS = 1e-3
-"""The largest share of a mask's pixels that have another class."""
-_MAY_DIFFER = ("clsspec", "engine", "decoders")
+_MAY_DIFFER = ("clsspec", "engine", "decoders", "numpy")
 _GONE = ("unreadable", "changed")
-_MASK = "segment"
-
-Array = NDArray[Any]
 
 
 @dataclass
@@ -76,7 +62,7 @@ def recompute(
     chosen = list(sampled(run, shards, count))
     places = iter(chosen)
     comparison = Comparison()
-    tolerance = TOLERANCES[run.state.asked.precision] + ROUNDING[run.state.asked.dtype]
+    comparing = Comparing(run.state, codec_of(run))
     stored: dict[int, Stored] = {}
 
     def compare(job: Job, now: Row) -> None:
@@ -91,16 +77,14 @@ def recompute(
                 f"{job.item.id}: what is stored cannot be read: {one_line(error)}"
             )
             return
-        _compare(then, now, run.state.files, tolerance, comparison)
+        _compare(then, now, comparing, comparison)
 
     if chosen:
         pipeline_of(run, model, threads).run((job for job, _ in chosen), compare)
     return comparison
 
 
-def _compare(
-    then: Row, now: Row, files: Mapping[str, str], tolerance: float, comparison: Comparison
-) -> None:
+def _compare(then: Row, now: Row, comparing: Comparing, comparison: Comparison) -> None:
     name = now.item.id
     if now.failure is not None and now.failure.kind in _GONE and then.failure != now.failure:
         comparison.left.append(f"{name}: {now.failure.reason}")
@@ -111,16 +95,7 @@ def _compare(
             words = [_words(each.failure) for each in (then, now)]
             comparison.problems.append(f"{name}: was stored as {words[0]}, and is {words[1]}")
         return
-    found = {
-        **{each: _relative(then.vectors[each], now.vectors[each]) for each in now.vectors},
-        **{each: _relative(then.maps[each], now.maps[each]) for each in now.maps},
-        **{
-            each: _of_files(suffix, then.files.get(suffix), now.files[suffix])
-            for each, suffix in files.items()
-        },
-    }
-    for answer, difference in found.items():
-        limit = PIXELS if answer == _MASK else tolerance
+    for answer, difference, limit in comparing(then, now):
         comparison.worst[answer] = max(difference, comparison.worst.get(answer, 0.0))
         if not difference <= limit:
             comparison.problems.append(
@@ -130,38 +105,3 @@ def _compare(
 
 def _words(failure: Failure | None) -> str:
     return "an answer" if failure is None else f"{failure.kind} ({failure.reason})"
-
-
-def _relative(then: Array, now: Array) -> float:
-    """The length of the difference over that of what was stored; infinite for another shape."""
-    if then.shape != now.shape:
-        return float("inf")
-    before, after = (each.astype(np.float64) for each in (then, now))
-    difference, length = (float(np.linalg.norm(each)) for each in (before - after, before))
-    if not difference:
-        return 0.0
-    return difference / length if length else float("inf")
-
-
-def _of_files(suffix: str, then: bytes | None, now: bytes) -> float:
-    """Of masks the share of pixels that differ, else as arrays."""
-    if then is None:
-        return float("inf")
-    if then == now:
-        return 0.0
-    try:
-        before, after = (_decoded(suffix, each) for each in (then, now))
-    except (OSError, ValueError):
-        return float("inf")
-    if not suffix.endswith(f"{_MASK}.png"):
-        return _relative(before, after)
-    return float((before != after).mean()) if before.shape == after.shape else float("inf")
-
-
-def _decoded(suffix: str, content: bytes) -> Array:
-    if suffix.endswith(".npy"):
-        array: Array = np.load(io.BytesIO(content))
-        return array
-    # Without the bound of `Image.open`: this is as large as the picture, which was accepted.
-    with PngImageFile(io.BytesIO(content)) as picture:
-        return np.asarray(picture)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clsspec_serve.dataset.codecs.maps import MapCodec
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.sources.source import Changed, Unreadable
@@ -57,12 +58,12 @@ def failure_of(error: ImageError) -> Failure:
     return Failure(kind, one_line(error).removeprefix(_IN_MEMORY))
 
 
-def row_of(item: Item, prediction: Prediction, layout: Layout) -> Row:
-    """A row of a prediction. Raises `UsageError` for what half precision cannot hold."""
-    delivery = Delivery(dtype=layout.dtype)
-
-    def delivered(names: Iterable[str]) -> dict[str, NDArray[Any]]:
-        return delivery.apply({name: prediction.arrays[name] for name in names})
+def row_of(item: Item, prediction: Prediction, layout: Layout, codec: MapCodec) -> Row:
+    """A row of a prediction. Raises `UsageError` for what half precision or bytes cannot hold."""
+    vectors = {name: prediction.arrays[name] for name in layout.vectors}
+    maps: dict[str, NDArray[Any]] = {}
+    for name in layout.encoded:
+        maps |= codec.encode(name, prediction.arrays[name])
 
     def encoded(name: str) -> bytes:
         if name == "segment":
@@ -70,13 +71,16 @@ def row_of(item: Item, prediction: Prediction, layout: Layout) -> Row:
             return mask_png(prediction.segment, categories)
         if name == "depth":
             return depth_png(prediction.depth, require_head(layout.heads, DepthHead).maximum)
-        return npy(delivered([name])[name])
+        return npy(maps[name])
 
     return Row(
         item,
         prediction.geometry,
         # Copies, as a view would keep the whole batch for as long as the shard.
-        vectors={name: np.array(vector) for name, vector in delivered(layout.vectors).items()},
-        maps=delivered(layout.maps),
+        vectors={
+            name: np.array(vector)
+            for name, vector in Delivery(dtype=layout.dtype).apply(vectors).items()
+        },
+        maps={name: maps[name] for name in layout.maps},
         files={suffix: encoded(name) for name, suffix in layout.files.items()},
     )

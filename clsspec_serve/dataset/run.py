@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clsspec_serve.dataset.asked import Asked
+from clsspec_serve.dataset.codecs.calibration import Calibration
+from clsspec_serve.dataset.codecs.maps import Kept
 from clsspec_serve.dataset.fingerprint import differences
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.listing import Item, Listing, added, difference, write_listing
@@ -44,6 +46,7 @@ class State(Strict):
 
     `source`, `model`: as they were named, the model's folder as an absolute path; None is the
     embedded one. `place`: where the pictures are. `vectors`, `maps`, `files`: see `Layout`.
+    `calibration`: of the codec, once it has been found.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -53,8 +56,9 @@ class State(Strict):
     asked: Asked
     fingerprint: dict[str, str]
     vectors: dict[str, Positive]
-    maps: dict[str, tuple[Positive, Positive, Positive]]
+    maps: dict[str, Kept]
     files: dict[str, str]
+    calibration: Calibration | None = None
     parts: tuple[Part, ...]
 
     @property
@@ -144,6 +148,13 @@ def resume(tree: Tree, source: Source, layout: Layout, now: State, *, append: bo
     run = _listed(Run(tree, moved), source, append)
     write_metadata(tree, layout, run.state.shards, run.state.asked.shard_size)
     return run
+
+
+def calibrate(run: Run, found: Calibration) -> Run:
+    """The run with what was found of its codec; raises `OutputError`."""
+    state = run.state.model_copy(update={"calibration": found})
+    _write_state(run.tree, state)
+    return Run(run.tree, state)
 
 
 def _listed(run: Run, source: Source, append: bool) -> Run:

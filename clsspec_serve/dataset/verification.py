@@ -19,6 +19,7 @@ from clsspec_serve.dataset.sinks.table import FOLDER
 from clsspec_serve.dataset.trees.tree import Tree, reading
 from clsspec_serve.dataset.vectors import vectors_path, wrong_vectors
 from clsspec_serve.errors import one_line, os_reason
+from clsspec_serve.manifest import File
 
 _PIECE = 1 << 24
 
@@ -37,18 +38,21 @@ class Report:
 
 def verify_files(run: Run, records: Mapping[int, Record]) -> Report:
     """Read every file of these shards, which are those that are done."""
+    bases = run.state.calibration.files if run.state.calibration else {}
     problems = [problem for record in records.values() for problem in _problems(run, record)]
+    problems += filter(None, (_wrong(run.tree, path, file) for path, file in bases.items()))
     problems += _wrong_metadata(run)
     if not problems:
         problems += wrong_vectors(run, records)
     with reading(run.tree.name):
         arrays = sum(run.tree.exists(vectors_path(name)) for name in run.state.vectors)
+    others = arrays + len(run.state.maps) + len(bases)
     return Report(
         shards=run.state.shards,
         done=len(records),
         pictures=sum(record.pictures for record in records.values()),
         failed=sum(record.failed for record in records.values()),
-        files=sum(len(record.files) for record in records.values()) + arrays + len(run.state.maps),
+        files=sum(len(record.files) for record in records.values()) + others,
         problems=tuple(problems),
     )
 
@@ -56,14 +60,15 @@ def verify_files(run: Run, records: Mapping[int, Record]) -> Report:
 def _wrong_metadata(run: Run) -> Iterator[str]:
     """What the arrays say of themselves, and should not."""
     asked = run.state.asked
-    for name, shape in run.state.maps.items():
+    for name, each in run.state.maps.items():
+        shape = each.shape
         path = metadata_path(name)
         try:
             array = zarr.open_array(f"{run.tree.address}/{array_path(name)}", mode="r")
         except (OSError, ValueError, LookupError, TypeError) as error:
             yield f"{path}: cannot be read: {one_line(error)}"
             continue
-        expected = (shape, (asked.shard_size, *shape), (1, *shape), np.dtype(asked.dtype))
+        expected = (shape, (asked.shard_size, *shape), (1, *shape), np.dtype(each.dtype))
         found = (array.shape[1:], array.shards, array.chunks, array.dtype)
         # A run that was killed while it grew has said so before.
         if found != expected or array.shape[0] < run.state.shards * asked.shard_size:
@@ -72,17 +77,22 @@ def _wrong_metadata(run: Run) -> Iterator[str]:
 
 def _problems(run: Run, record: Record) -> Iterator[str]:
     for path, expected in record.files.items():
-        try:
-            size, digest = _described(run.tree, path)
-        except OSError as error:
-            yield f"{path}: cannot be read: {os_reason(error)}"
-            continue
-        if size != expected.size:
-            yield f"{path}: has {size} bytes, recorded are {expected.size}"
-        elif digest != expected.sha256:
-            yield f"{path}: was changed: its sha256 is another one"
+        problem = _wrong(run.tree, path, expected)
+        if problem is not None:
+            yield problem
         elif path.startswith(f"{FOLDER}/"):
             yield from _wrong_rows(run, record, path)
+
+
+def _wrong(tree: Tree, path: str, expected: File) -> str | None:
+    """What a file has other than it should have."""
+    try:
+        size, digest = _described(tree, path)
+    except OSError as error:
+        return f"{path}: cannot be read: {os_reason(error)}"
+    if size != expected.size:
+        return f"{path}: has {size} bytes, recorded are {expected.size}"
+    return f"{path}: was changed: its sha256 is another one" if digest != expected.sha256 else None
 
 
 def _wrong_rows(run: Run, record: Record, path: str) -> Iterator[str]:

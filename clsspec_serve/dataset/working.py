@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from clsspec_serve.dataset.codecs.calibration import read_bases
+from clsspec_serve.dataset.codecs.maps import MapCodec
 from clsspec_serve.dataset.layout import layout_of
 from clsspec_serve.dataset.pipeline import Pipeline
 from clsspec_serve.dataset.preparing import InThreads, Job, Preparation, Steps
@@ -15,6 +17,13 @@ from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sources.reading import open_reader
 from clsspec_serve.dataset.writer import ShardWriter
 from clsspec_serve.predictor import Model
+
+
+def codec_of(run: Run) -> MapCodec:
+    """What becomes of a run's maps; raises `DatasetError`."""
+    asked, found = run.state.asked, run.state.calibration
+    bases = read_bases(run.tree, found) if found else {}
+    return MapCodec(asked.codec, asked.dtype, bases)
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,8 @@ def pipeline_of(
         preparation,
         model,
         request,
-        layout_of(model.manifest, request, asked.dtype),
+        layout_of(model.manifest, request, asked.dtype, asked.codec),
+        codec_of(run),
         batch_size=asked.batch_size,
         encoders=threads.decoders,
     )

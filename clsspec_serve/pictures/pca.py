@@ -87,7 +87,7 @@ def fit(maps: Sequence[NDArray[Any]]) -> Pca:
     variances, components, variance = _principal(flats, mean, count)
     noise = NOISE * np.sqrt(squares / count)
     real = variances > noise**2
-    components = np.where(real[:, None], components * _signs(components)[:, None], 0)
+    components = np.where(real[:, None], components * signs(components)[:, None], 0)
     scores = np.concatenate([scores for _, scores in _scores(flats, mean, components)])
     low, high = np.quantile(scores, (TAILS, 1 - TAILS), axis=0)
     # Something small before a background of equal patches lies beyond both quantiles.
@@ -124,7 +124,7 @@ def _principal(
     )
 
 
-def _signs(components: Doubles) -> Doubles:
+def signs(components: Doubles) -> Doubles:
     """1 or -1 for each component; see `fit`."""
     sizes = np.abs(components)
     first = (sizes >= sizes.max(1, keepdims=True) * (1 - TIE)).argmax(1)

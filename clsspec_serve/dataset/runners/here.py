@@ -15,10 +15,10 @@ class Here:
     """A model that is loaded here."""
 
     def __init__(self, model: Model, threads: Threads) -> None:
-        self._model, self._threads = model, threads
+        self.model, self._threads = model, threads
 
     def run(self, run: Run, shards: Sequence[int], tell: Tell, done: Done) -> None:
         """See `Runner`."""
-        pipeline = pipeline_of(run, self._model, self._threads)
+        pipeline = pipeline_of(run, self.model, self._threads)
         stalls = Stalls(pipeline.times)
         work(run, pipeline, shards, seen=lambda row: tell(news_of(row, stalls)), done=done)

@@ -41,15 +41,16 @@ def metadata_path(name: str) -> str:
 
 def write_metadata(tree: Tree, layout: Layout, shards: int, shard_size: int) -> None:
     """Say how large the arrays are, `shards` times `shard_size` pictures, where they do not."""
-    for name, shape in layout.maps.items():
+    for name, each in layout.maps.items():
+        shape, dtype = each.shape, each.dtype
         store = MemoryStore()
         zarr.create_array(
             store,
             shape=(shards * shard_size, *shape),
             shards=(shard_size, *shape),
             chunks=(1, *shape),
-            dtype=layout.dtype,
-            fill_value=float("nan"),
+            dtype=dtype,
+            fill_value=0 if dtype == "int8" else float("nan"),
             compressors=None,  # of features nothing is saved that is worth the time
             dimension_names=("picture", "y", "x", "channel"),
         )
@@ -64,15 +65,16 @@ def write_metadata(tree: Tree, layout: Layout, shards: int, shard_size: int) -> 
 class Maps:
     """`NAME.zarr/c/SHARD/0/0/0`: the maps `(h, w, D)` of a shard's pictures, each a chunk.
 
-    Pictures that failed have no chunk, and are NaN when they are read. The bytes are those that
-    zarr would write from an array of the whole shard, which does not have to be in memory.
+    Pictures that failed have no chunk, and are NaN when they are read, or 0 where a byte is kept of
+    each value. The files are those that zarr would write from an array of the whole shard, which
+    does not have to be in memory.
     """
 
     def __init__(self, folder: Path, shard: int, shard_size: int, layout: Layout) -> None:
         self._shard, self._count = shard, 0
         self._files: dict[str, _ShardFile] = {}
-        for name in layout.maps:
-            self._files[name] = _ShardFile(folder / f"{name}.shard", shard_size, layout.dtype)
+        for name, each in layout.maps.items():
+            self._files[name] = _ShardFile(folder / f"{name}.shard", shard_size, each.dtype)
 
     def add(self, row: Row) -> None:
         """See `Sink`."""

@@ -1,0 +1,136 @@
+"""A codec's components found, and its loss measured, on a sample of a run's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clsspec_serve.dataset.codecs.calibration import Calibration, write_bases
+from clsspec_serve.dataset.codecs.loss import MapLosses, answer_loss
+from clsspec_serve.dataset.codecs.maps import MapCodec
+from clsspec_serve.dataset.codecs.pca import Basis, Patches
+from clsspec_serve.dataset.layout import Layout
+from clsspec_serve.dataset.preparing import InThreads, Steps
+from clsspec_serve.dataset.rows import Failure
+from clsspec_serve.dataset.run import Run, calibrate
+from clsspec_serve.dataset.sampling import sampled
+from clsspec_serve.dataset.sources.reading import open_reader
+from clsspec_serve.dataset.stalls import Times
+from clsspec_serve.dataset.working import Threads
+from clsspec_serve.errors import DatasetError, UsageError
+from clsspec_serve.heads import AnyHead
+from clsspec_serve.predictor import Model
+from clsspec_serve.preparation import Prepared
+from clsspec_serve.progress import progress
+
+FITTED, MEASURED = 128, 32
+"""Pictures on which components are found, and others on which the loss is measured."""
+_EVERY = 1 + FITTED // MEASURED
+
+
+def calibrated(run: Run, layout: Layout, model: Callable[[], Model]) -> Run:
+    """The run with all that its codec takes; nothing is done where that is there already.
+
+    Raises `DatasetError` where there are too few pictures.
+    """
+    asked = run.state.asked
+    if not asked.codec.loses or run.state.calibration is not None:
+        return run
+    sample = _Sample(run, layout, model())
+    bases, measured = sample.split(asked.codec.pca)
+    found = sample.measure(MapCodec(asked.codec, asked.dtype, bases), measured)
+    if found is None:
+        raise DatasetError(f"{run.state.source}: has too few pictures for codec {asked.codec}")
+    files = write_bases(run.tree, bases)
+    return calibrate(run, found.model_copy(update={"files": files}))
+
+
+class _Sample:
+    """Some pictures of a run, and the model that they are shown to."""
+
+    def __init__(self, run: Run, layout: Layout, model: Model) -> None:
+        self._run, self._names, self._model = run, layout.encoded, model
+        self._request = model.request(**run.state.asked.options())
+        # Those that can be given the maps as they are read back.
+        self._heads = [head for head in model.manifest.heads if self._takes_maps(head)]
+
+    def _takes_maps(self, head: AnyHead) -> bool:
+        taken = {output.name for output in head.inputs if output.kind == "patches"}
+        return bool(taken) and taken <= {*self._names}
+
+    def split(self, components: int | None) -> tuple[dict[str, Basis], list[Prepared]]:
+        """Components found on most pictures, and those that are left to measure on."""
+        measured: list[Prepared] = []
+        if components is None:
+            return {}, [*self._pictures(MEASURED)]
+        patches = {name: Patches() for name in self._names}
+        for index, prepared in enumerate(self._pictures(FITTED + MEASURED)):
+            if index % _EVERY == _EVERY // 2:
+                measured.append(prepared)
+                continue
+            found = self._model.features(prepared.pixels[None], self._names)
+            if all(np.isfinite(found[name]).all() for name in self._names):
+                for name in self._names:
+                    patches[name].add(found[name][0])
+        # As many differ from their mean in one direction less.
+        if any(each.count <= components for each in patches.values()):
+            return {}, []
+        return {name: each.basis(components) for name, each in patches.items()}, measured
+
+    def measure(self, codec: MapCodec, pictures: Sequence[Prepared]) -> Calibration | None:
+        """What these pictures lose, without files; None where none of them can tell."""
+        maps = {name: MapLosses() for name in self._names}
+        answers: dict[str, list[float]] = {head.task: [] for head in self._heads}
+        count = 0
+        for prepared in pictures:
+            inputs = [output.name for head in self._heads for output in head.inputs]
+            needed = [*dict.fromkeys([*self._names, *inputs])]
+            before = self._model.features(prepared.pixels[None], needed)
+            try:
+                found = {name: codec.encode(name, before[name][0]) for name in self._names}
+            except UsageError:  # this picture will be a failure of the run
+                continue
+            after = {name: codec.decode(name, each)[None] for name, each in found.items()}
+            for name, losses in maps.items():
+                losses.add(before[name][0], after[name][0])
+            for head in self._heads:
+                pair = (self._answer(head, prepared, each) for each in (before, before | after))
+                answers[head.task].append(answer_loss(head.task, *pair))
+            count += 1
+        if not count:
+            return None
+        return Calibration(
+            pictures=count,
+            maps={name: losses.loss() for name, losses in maps.items()},
+            answers={task: float(np.nanmean(each)) for task, each in answers.items()},
+            files={},
+        )
+
+    def _answer(
+        self, head: AnyHead, prepared: Prepared, features: Mapping[str, NDArray[Any]]
+    ) -> NDArray[Any]:
+        answer = self._model.answer(head.task, features, prepared.geometry.grid)
+        request = replace(self._request, outputs=(), heads=(head,))
+        return self._model.finish(prepared, [{head.task: answer[0]}], request).arrays[head.task]
+
+    def _pictures(self, count: int) -> Iterator[Prepared]:
+        """Those of `count` pictures that can be read, spread over the whole run."""
+        shards = dict(enumerate(self._run.state.lengths()))
+        jobs = [job for job, _ in sampled(self._run, shards, count)]
+        steps = Steps(self._model.manifest, self._request, open_reader(self._run.state.place))
+        threads = Threads()
+        preparing = InThreads(steps, readers=threads.readers, decoders=threads.decoders)
+        with (
+            progress("Calibrating", len(jobs), "images") as meter,
+            closing(preparing.start(jobs, Times())) as decoding,
+        ):
+            for _, prepared in decoding:
+                for each in prepared.result():
+                    if not isinstance(each, Failure):
+                        yield each
+                    meter.advance()
