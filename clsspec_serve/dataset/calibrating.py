@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -100,14 +101,16 @@ class _Sample:
                 losses.add(before[name][0], after[name][0])
             for head in self._heads:
                 pair = (self._answer(head, prepared, each) for each in (before, before | after))
-                answers[head.task].append(answer_loss(head.task, *pair))
+                lost = answer_loss(head.task, *pair)
+                if lost is not None:
+                    answers[head.task].append(lost)
             count += 1
         if not count:
             return None
         return Calibration(
             pictures=count,
             maps={name: losses.loss() for name, losses in maps.items()},
-            answers={task: float(np.nanmean(each)) for task, each in answers.items()},
+            answers={task: fmean(each) for task, each in answers.items() if each},
             files={},
         )
 

@@ -47,7 +47,8 @@ class Calibration(Strict):
     def words(self) -> str:
         """In a line."""
         parts = [
-            f"{name} lose {100 * (1 - loss.variance):.2g} % of their variance, cosine {loss.cosine:.6f}"
+            f"{name} lose {100 * (1 - loss.variance):.2g} % of their variance, cosine "
+            f"{loss.cosine:.6f}"
             for name, loss in self.maps.items()
         ]
         parts += [_ANSWERS[name].format(100 * value) for name, value in self.answers.items()]

@@ -44,14 +44,14 @@ class MapLosses:
         )
 
 
-def answer_loss(task: str, before: NDArray[Any], after: NDArray[Any]) -> float:
-    """Of one picture; see `Calibration`. NaN where the picture shows nothing to compare."""
+def answer_loss(task: str, before: NDArray[Any], after: NDArray[Any]) -> float | None:
+    """Of one picture; see `Calibration`. None where the picture shows nothing to compare."""
     if task == "classify":
         return float(before.argmax() != after.argmax())
     if task == "segment":
         seen = before != np.iinfo(before.dtype).max
-        return float((before != after)[seen].mean()) if seen.any() else float("nan")
+        return float((before != after)[seen].mean()) if seen.any() else None
     seen = np.isfinite(before) & (before > 0)
     if not seen.any():
-        return float("nan")
+        return None
     return float((np.abs(after - before)[seen] / before[seen]).mean())
