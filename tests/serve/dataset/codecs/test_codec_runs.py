@@ -97,6 +97,7 @@ def test_a_map_is_read_back_with_numpy_and_zarr(
             assert np.abs(back - exact).max() < ranges.max()
             assert not np.array_equal(back, exact)
     failed = read_back(out, BAD, text)
+    assert "int8" not in text or not array[BAD].any()
     assert np.isnan(failed).all()
     assert rows(out)[BAD]["kind"] == "no picture"
 
@@ -338,3 +339,10 @@ def test_too_few_pictures_are_refused(bundle: Path, tmp_path: Path, text: str, c
     source = as_folder(tmp_path / "set", pictures)
     with pytest.raises(DatasetError, match=f"set: has too few pictures for codec {text}"):
         computed(bundle, source, tmp_path / "out", SQUASH, **codec_of(text))
+
+
+def test_fewer_patches_than_components_are_refused(bundle: Path, tmp_path: Path) -> None:
+    source = as_folder(tmp_path / "set", named(4))
+    options: Options = {"tasks": ("patches",), "policy": "squash", "size": (14, 14)}
+    with pytest.raises(DatasetError, match="set: has too few pictures for codec pca:3"):
+        computed(bundle, source, tmp_path / "out", options, **codec_of("pca:3"))

@@ -60,3 +60,15 @@ def test_what_has_no_byte_is_refused(bad: float) -> None:
     patches[1, 0, 2] = bad
     with pytest.raises(BeyondInt8, match="holds NaN or infinity"):
         quantized(patches)
+
+
+def test_a_range_beyond_float32_is_held() -> None:
+    patches = np.array([[[3e38], [-3e38], [0]]], np.float32)
+    found = quantized(patches)
+    assert found.values.ravel().tolist() == [127, -127, 0]
+    np.testing.assert_allclose(dequantized(*found), patches, rtol=1e-6)
+
+
+def test_large_values_of_one_sign_are_held() -> None:
+    patches = np.array([[[3e38], [3.2e38]]], np.float32)
+    np.testing.assert_allclose(dequantized(*quantized(patches)), patches, rtol=1e-6)
