@@ -12,6 +12,8 @@ the candidates:
   and send bytes: less than they would for a network of PyTorch.
 - ceiling: with an engine that takes no time, beside Pillow reading, decoding and resizing in a
   thread for each core; with [CLS] alone, and with patch maps.
+- codecs: with an engine that takes no time, patch maps in smaller forms beside those as they are;
+  the sample on which components are found and losses measured is in it.
 - device: with an engine that sleeps for a fixed time, a stand-in for another device, beside as many
   of its batches in a bare loop. It takes the pictures at 60 % of Pillow's speed.
 - fp32, fp16: ready rows through the writer of shards, in MB of patch maps, beside the same maps
@@ -76,6 +78,7 @@ TABLES = {
     "work": Table(("plain loop", "`clsspec batch`"), many=False),
     "loader": Table(("PyTorch DataLoader", "`clsspec batch`"), many=False),
     "ceiling": Table((_PILLOW, "free engine: cls", "free engine: cls, patches")),
+    "codecs": Table(("free engine: cls, patches", "int8", "pca:64", "pca:64,int8")),
     "device": Table(
         ("stand-in engine alone", "stand-in engine: cls", "stand-in engine: cls, patches"),
         costs=False,

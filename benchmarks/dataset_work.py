@@ -29,6 +29,7 @@ from PIL import Image
 from clsspec_serve.choices import DType, Precision, Task
 from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.batch import Settings, work_off
+from clsspec_serve.dataset.codecs.codec import parse_codec
 from clsspec_serve.dataset.layout import layout_of
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.rows import Row
@@ -116,9 +117,9 @@ def sizing(model: Model, request: Request) -> tuple[tuple[int, int], Image.Resam
     return geometry.resized, Image.Resampling[request.preprocessing.interpolation.upper()]
 
 
-def batch(given: Given, tasks: tuple[Task, ...], model: Model) -> Work:
+def batch(given: Given, tasks: tuple[Task, ...], model: Model, codec: str = "none") -> Work:
     """The run, whole."""
-    asked = Asked.model_validate(options(tasks))
+    asked = Asked.model_validate({**options(tasks), "codec": parse_codec(codec)})
     settings = Settings(str(given.source), str(given.out), asked)
     runner = Here(model, Threads(decoders=CORES))
 
@@ -139,6 +140,11 @@ def on_its_engine(given: Given) -> Work:
 def on_a_free_engine(tasks: tuple[Task, ...], given: Given) -> Work:
     """The run on an engine that takes no time."""
     return batch(given, tasks, embedded(seconds=0))
+
+
+def in_a_codec(codec: str, given: Given) -> Work:
+    """The run on an engine that takes no time, with maps in a smaller form."""
+    return batch(given, DENSE, embedded(seconds=0), codec)
 
 
 def on_the_stand_in(tasks: tuple[Task, ...], given: Given) -> Work:
@@ -266,8 +272,9 @@ def pillow(given: Given) -> Work:
 def maps(given: Given, dtype: DType) -> list[NDArray[Any]]:
     """A patch map of the model's for each picture; there are 64 different ones."""
     model = embedded(seconds=0)
-    (shape,) = layout_of(model.manifest, model.request(**options(DENSE)), dtype).maps.values()
-    different = noise(64, *shape).astype(dtype)
+    asked = Asked(dtype=dtype)
+    (kept,) = layout_of(model.manifest, model.request(**options(DENSE)), asked).maps.values()
+    different = noise(64, *kept.shape).astype(dtype)
     return [different[index % 64] for index in range(len(given.paths))]
 
 
@@ -275,7 +282,8 @@ def written(dtype: DType, given: Given) -> Work:
     """Ready rows through the writer of shards: [CLS], patch maps, hashes, fsync, records."""
     model = embedded(seconds=0)
     request = model.request(**options(DENSE))
-    layout, (geometry, _) = layout_of(model.manifest, request, dtype), model.frame(IMAGE, request)
+    layout = layout_of(model.manifest, request, Asked(dtype=dtype))
+    geometry, _ = model.frame(IMAGE, request)
     rows = [
         Row(Item(f"{index:06}.jpg", ""), geometry, {"cls": each[0, 0]}, {"patches": each})
         for index, each in enumerate(maps(given, dtype))
@@ -321,6 +329,9 @@ CANDIDATES: Mapping[str, Callable[[Given], Work]] = {
     "Pillow in threads": pillow,
     "free engine: cls": partial(on_a_free_engine, CLS),
     "free engine: cls, patches": partial(on_a_free_engine, DENSE),
+    "int8": partial(in_a_codec, "int8"),
+    "pca:64": partial(in_a_codec, "pca:64"),
+    "pca:64,int8": partial(in_a_codec, "pca:64,int8"),
     "stand-in engine alone": stand_in_alone,
     "stand-in engine: cls": partial(on_the_stand_in, CLS),
     "stand-in engine: cls, patches": partial(on_the_stand_in, DENSE),

@@ -2,8 +2,10 @@
 
 python tests/dataset_process.py BUNDLE SOURCE OUT [here|processes|ray|ray-decoders|ray-nodes]
 
-Here the engine takes its time. A Ray cluster is one of its own: a node with three CPUs to its name,
-or the driver's without any and four others with one each, all of them on this machine.
+Maps are kept in bytes of components, and duplicates looked for, so that all that comes before the
+first shard is there. Here the engine takes its time. A Ray cluster is one of its own: a node with
+three CPUs to its name, or the driver's without any and four others with one each, all of them on
+this machine.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 from clsspec_serve.bundle import open_bundle
 from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.batch import Settings, work_off
+from clsspec_serve.dataset.codecs.codec import Codec
 from clsspec_serve.dataset.runners.here import Here
 from clsspec_serve.dataset.runners.processes import Processes
 from clsspec_serve.dataset.runners.runner import Runner
@@ -26,6 +29,7 @@ from clsspec_serve.engines.protocol import Arrays
 
 SECONDS = 0.01
 """Of each picture's forward pass."""
+CODEC = Codec(pca=2, int8=True)
 RESOURCES = Resources(1, Threads(2, 1))
 
 
@@ -58,7 +62,14 @@ def runner_of(name: str, bundle: Path) -> Runner:
 
 def main(bundle: str, source: str, out: str, runner: str = "here") -> None:
     """Run it to the end."""
-    asked = Asked(tasks=("cls", "patches", "depth"), policy="squash", shard_size=4, batch_size=3)
+    asked = Asked(
+        tasks=("cls", "patches", "depth"),
+        policy="squash",
+        codec=CODEC,
+        dedupe=True,
+        shard_size=4,
+        batch_size=3,
+    )
     chosen = runner_of(runner, Path(bundle))
     print("begun", flush=True)
     summary = work_off(open_bundle(Path(bundle)), Settings(source, out, asked, bundle), chosen)

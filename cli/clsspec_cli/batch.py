@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import inf
 from typing import Annotated, Literal
 
 import typer
@@ -17,8 +18,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder, a quoted pattern, a .txt list of paths, WebDataset tars or Parquet tables; "
-        "also in an object store, such as s3://bucket/folder.",
+        help="A folder, a quoted pattern, a .txt list of paths, WebDataset tars, Parquet tables or "
+        "videos; also in an object store, such as s3://bucket/folder.",
         show_default=False,
     ),
 ]
@@ -43,6 +44,14 @@ MapCodec = Annotated[
         metavar="CODEC",
         help="Patch maps in a smaller form: int8, pca:128 (components), or pca:128,int8. What that "
         "loses is measured on a sample, and said.",
+    ),
+]
+Dedupe = Annotated[
+    bool,
+    typer.Option(
+        "--dedupe",
+        help="Read all pictures first, and compute one of those with the same bytes; the others' "
+        "rows say which.",
     ),
 ]
 ShardSize = Annotated[
@@ -78,6 +87,24 @@ Column = Annotated[
     typer.Option(
         envvar="CLSSPEC_COLUMN",
         help="Of Parquet tables, the one with pictures.",
+        show_default=False,
+    ),
+]
+
+
+def _frame_rate(value: float | None) -> float | None:
+    if value is not None and not 0 < value < inf:
+        raise typer.BadParameter(f"{value} frames of a second; accepted are numbers above 0")
+    return value
+
+
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        envvar="CLSSPEC_FPS",
+        callback=_frame_rate,
+        help="Of videos, so many frames of each second, those that are shown then; all of them "
+        "unless given.",
         show_default=False,
     ),
 ]
@@ -123,12 +150,14 @@ def batch(
     layers: options.Layers = "",
     dtype: Floats = "float32",
     codec: MapCodec = "none",
+    dedupe: Dedupe = False,
     shard_size: ShardSize = 512,
     max_errors: MaxErrors = None,
     append: Append = False,
     npy: Npy = False,
     plan: Plan = False,
     column: Column = None,
+    fps: Fps = None,
     size: options.Size = None,
     resize: options.Resize = None,
     batch_size: options.BatchSize = 8,
@@ -159,6 +188,8 @@ def batch(
     asked = Asked(
         tasks=parse_tasks(tasks or "cls,patches"),
         layers=parse_layers(layers),
+        column=column,
+        fps=fps,
         size=network_size(size),
         policy=resize,
         limits=image_limits(max_pixels, background),
@@ -166,15 +197,16 @@ def batch(
         precision=precision,
         dtype=dtype,
         codec=parse_codec(codec),
+        dedupe=dedupe,
         batch_size=batch_size,
         shard_size=shard_size,
     )
-    settings = Settings(source, out, asked, model, column, max_errors, append, npy)
+    settings = Settings(source, out, asked, model, max_errors, append, npy, readers)
     bundle = chosen_bundle(model)
     chosen = RunnerOptions(runner, replicas, threads, decoders, readers)
     if plan:
         one, count = chosen.one(bundle, asked)
-        print_plan(planned(bundle, settings, one), out, count)
+        print_plan(planned(bundle, settings, one), out, count, dedupe)
         return
     computing = chosen.runner(bundle, asked)
     try:

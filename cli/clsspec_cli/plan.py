@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
-def print_plan(plan: Plan, out: str, replicas: int) -> None:
-    """Say it on stdout; raises `OutputError` where there is no room for it."""
+def print_plan(plan: Plan, out: str, replicas: int, dedupe: bool) -> None:
+    """Say it on stdout; raises `OutputError` where there is no room for it.
+
+    With `dedupe` it is the most that the run may take.
+    """
     from rich.filesize import decimal
 
     words = f"pictures: {plan.pictures} in {counted(plan.shards, 'shard')}"
@@ -28,6 +31,8 @@ def print_plan(plan: Plan, out: str, replicas: int) -> None:
     print(f"to write: {counted(plan.files, 'file')}, {decimal(plan.size)}: {parts}")
     if plan.free is not None:
         print(f"free: {decimal(plan.free)}")
+    if dedupe:
+        print("duplicates: not looked for here; what they save is not counted")
     if plan.calibration is not None:
         print(f"codec: {plan.calibration.words()}")
     if plan.sample is not None:

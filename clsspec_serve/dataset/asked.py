@@ -7,14 +7,17 @@ from clsspec_serve.dataset.codecs.codec import PLAIN, Codec
 from clsspec_serve.images import DEFAULT_LIMITS, ImageLimits
 from clsspec_serve.layers import FEATURES, Layer
 from clsspec_serve.request import Options
-from clsspec_serve.schema import Positive, Strict
+from clsspec_serve.schema import Positive, Scale, Strict
 
 
 class Asked(Strict):
-    """Of every picture, see `Options`; and how the pictures are put together.
+    """Of every picture, see `Options`; and how the pictures are found and put together.
 
+    `column`: of tables, the one with pictures; None is the usual one. `fps`: of videos, frames of a
+    second; None are all of them.
     `engine`, `precision`: of the model. `dtype`: of features and logits. `codec`: of patch
-    maps. `batch_size`: most views of one forward pass. `shard_size`: pictures of a shard.
+    maps. `dedupe`: of pictures with the same bytes the first one is computed. `batch_size`: most
+    views of one forward pass. `shard_size`: pictures of a shard.
     """
 
     tasks: tuple[Task, ...] = FEATURES
@@ -22,10 +25,13 @@ class Asked(Strict):
     size: tuple[Positive, Positive] | None = None
     policy: Policy | None = None
     limits: ImageLimits = DEFAULT_LIMITS
+    column: str | None = None
+    fps: Scale | None = None
     engine: EngineChoice = "auto"
     precision: Precision = "fp32"
     dtype: DType = "float32"
     codec: Codec = PLAIN
+    dedupe: bool = False
     batch_size: Positive = 8
     shard_size: Positive = 512
 

@@ -12,6 +12,7 @@ from clsspec_serve.bundle import Bundle
 from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.calibrating import calibrated
 from clsspec_serve.dataset.codecs.calibration import Calibration
+from clsspec_serve.dataset.duplicates import with_duplicates
 from clsspec_serve.dataset.fingerprint import fingerprint
 from clsspec_serve.dataset.layout import Layout, layout_of
 from clsspec_serve.dataset.run import Run, State, begin, is_run, resume
@@ -34,17 +35,17 @@ class Settings:
     """Of a run, see the options of `clsspec batch`.
 
     `model`: a reference, as `find_bundle`'s. `npy`: as `write_vectors`; a run that has such arrays
-    keeps them.
+    keeps them. `readers`: threads that read every picture where duplicates are looked for.
     """
 
     source: str
     out: str
     asked: Asked
     model: str | None = None
-    column: str | None = None
     max_errors: int | None = None
     append: bool = False
     npy: bool = False
+    readers: int = 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Summary:
     """What a run has done, at this time and before.
 
     `seconds`: of this time, for `computed` pictures. `failures`: how many of all failed, by kind.
-    `calibration`: of the codec, where there is one.
+    `duplicates`: how many have the bytes of another one. `calibration`: of the codec, where there
+    is one.
     """
 
     out: str
@@ -61,6 +63,7 @@ class Summary:
     computed: int
     seconds: float
     failures: Mapping[str, int]
+    duplicates: int = 0
     calibration: Calibration | None = None
 
     def text(self) -> str:
@@ -71,6 +74,8 @@ class Summary:
         if self.computed:
             rate = self.computed / max(self.seconds, 1e-9)
             done += f", {self.seconds:.1f} s, {rate:.1f} images/s"
+        if self.duplicates:
+            done += f"; {counted(self.duplicates, 'duplicate')}"
         done += f"; {kinds_of(self.failures)}"
         return f"{done}\ncodec: {self.calibration.words()}" if self.calibration else done
 
@@ -80,13 +85,14 @@ def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
 
     Raises `DatasetError`, `UsageError`, `OutputError` and `EngineError`; what is done stays done.
     """
-    source = find_source(settings.source, settings.column)
+    source = find_source(settings.source, settings.asked.column, settings.asked.fps)
     state, layout = begun(bundle, settings, source)
     tree = open_tree(settings.out)
     with tree.claimed():
         if not is_run(tree):
             begin(tree, state)
         run = resume(tree, source, layout, state, append=settings.append)
+        run = with_duplicates(run, settings.readers)
         run = calibrated(run, layout, lambda: _model(bundle, state.asked, runner))
         records = run.records()
         before = sum(record.pictures for record in records.values())
@@ -105,6 +111,7 @@ def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
         computed=sum(record.pictures for record in records.values()) - before,
         seconds=seconds,
         failures=failures,
+        duplicates=sum(record.duplicates for record in records.values()),
         calibration=run.state.calibration,
     )
 
@@ -116,13 +123,13 @@ def begun(bundle: Bundle, settings: Settings, source: Source) -> tuple[State, La
     engine = choose_engine(asked.engine, asked.precision)
     asked = asked.model_copy(update={"engine": engine})
     request = settle(bundle.manifest, asked.options())
-    layout = layout_of(bundle.manifest, request, asked.dtype, asked.codec)
+    layout = layout_of(bundle.manifest, request, asked)
     state = State(
         source=settings.source,
         place=source.place,
         model=_from_anywhere(settings.model),
         asked=asked,
-        fingerprint=fingerprint(bundle.manifest, request, asked),
+        fingerprint=fingerprint(bundle.manifest, request, asked, source.place),
         vectors=layout.vectors,
         maps=layout.maps,
         files=layout.files,

@@ -17,7 +17,6 @@ from clsspec_serve.dataset.codecs.maps import MapCodec
 from clsspec_serve.dataset.codecs.pca import Basis, Patches
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.preparing import InThreads, Steps
-from clsspec_serve.dataset.rows import Failure
 from clsspec_serve.dataset.run import Run, calibrate
 from clsspec_serve.dataset.sampling import sampled
 from clsspec_serve.dataset.sources.reading import open_reader
@@ -125,7 +124,8 @@ class _Sample:
         """Those of `count` pictures that can be read, spread over the whole run."""
         shards = dict(enumerate(self._run.state.lengths()))
         jobs = [job for job, _ in sampled(self._run, shards, count)]
-        steps = Steps(self._model.manifest, self._request, open_reader(self._run.state.place))
+        reader = open_reader(self._run.state.place, self._request.limits.max_pixels)
+        steps = Steps(self._model.manifest, self._request, reader)
         threads = Threads()
         preparing = InThreads(steps, readers=threads.readers, decoders=threads.decoders)
         with (
@@ -134,6 +134,6 @@ class _Sample:
         ):
             for _, prepared in decoding:
                 for each in prepared.result():
-                    if not isinstance(each, Failure):
+                    if isinstance(each, Prepared):
                         yield each
                     meter.advance()

@@ -11,6 +11,8 @@ from PIL import features
 
 from clsspec_serve.choices import EngineName
 from clsspec_serve.dataset.asked import Asked
+from clsspec_serve.dataset.sources.source import Place
+from clsspec_serve.dataset.videos.extra import video_decoders
 from clsspec_serve.engines.select import choose_engine
 from clsspec_serve.manifest import Manifest
 from clsspec_serve.request import Request
@@ -22,7 +24,7 @@ _PACKAGES: dict[EngineName, tuple[str, ...]] = {
 _CODECS = ("libjpeg_turbo", "zlib", "webp", "libtiff", "jpg_2000", "avif")
 
 
-def fingerprint(manifest: Manifest, request: Request, asked: Asked) -> dict[str, str]:
+def fingerprint(manifest: Manifest, request: Request, asked: Asked, place: Place) -> dict[str, str]:
     """Names and values, in the words in which they are compared with those of another time.
 
     The pictures of a batch are in it, as engines may round by the size of a batch. Raises
@@ -35,16 +37,19 @@ def fingerprint(manifest: Manifest, request: Request, asked: Asked) -> dict[str,
         "bundle": hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
         "engine": _engine(choose_engine(asked.engine, asked.precision)),
         "precision": asked.precision,
-        "decoders": _decoders(),
+        "decoders": _decoders(place),
         "answers": ", ".join(request.names),
         "preprocessing": request.preprocessing.model_dump_json(),
         "size": _size(request.size),
         "resize": str(request.policy),
         "windows": f"{request.window}, {request.stride}, flip {request.flip}",
+        "column": asked.column or "the usual one",
+        "fps": "every frame" if asked.fps is None else str(asked.fps),
         "max-pixels": str(limits.max_pixels),
         "background": bytes(limits.background).hex(),
         "dtype": asked.dtype,
         "codec": str(asked.codec),
+        "dedupe": str(asked.dedupe),
         "batch-size": str(asked.batch_size),
         "shard-size": str(asked.shard_size),
         # It multiplies by the components.
@@ -69,9 +74,11 @@ def _engine(name: EngineName) -> str:
     return name
 
 
-def _decoders() -> str:
+def _decoders(place: Place) -> str:
     found = {"pillow": version("pillow")}
     found |= {name: str(features.version(name)) for name in _CODECS if features.check(name)}
+    if place.kind == "videos":
+        found |= video_decoders()
     return ", ".join(f"{name} {each}" for name, each in found.items())
 
 

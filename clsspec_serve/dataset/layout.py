@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clsspec_serve.choices import DType
-from clsspec_serve.dataset.codecs.codec import PLAIN, Codec
+from clsspec_serve.dataset.asked import Asked
+from clsspec_serve.dataset.codecs.codec import Codec
 from clsspec_serve.dataset.codecs.maps import Kept, kept
 from clsspec_serve.errors import UsageError
 from clsspec_serve.heads import AnyHead, ClassificationHead, DepthHead, SegmentationHead
@@ -26,7 +27,8 @@ class Layout:
 
     `vectors`: columns of a table, with their lengths. `maps`: arrays of maps. `files`: a file for
     each picture, by name, with its suffix. `encoded`: the patch maps, in whichever of these they
-    are kept. `heads`: what made masks and depth. `dtype`: of the floats.
+    are kept. `heads`: what made masks and depth. `dtype`: of the floats. `contents`: whether
+    tables say what is known of the pictures' bytes.
     """
 
     vectors: dict[str, int]
@@ -35,13 +37,14 @@ class Layout:
     encoded: tuple[str, ...]
     heads: tuple[AnyHead, ...]
     dtype: DType
+    contents: bool
 
 
-def layout_of(manifest: Manifest, request: Request, dtype: DType, codec: Codec = PLAIN) -> Layout:
+def layout_of(manifest: Manifest, request: Request, asked: Asked) -> Layout:
     """The layout for a request; raises `UsageError` for what no file can hold."""
     width = manifest.architecture.embed_dim
     patches = tuple(output.name for output in request.outputs if output.kind == "patches")
-    _check_codec(codec, patches, width)
+    _check_codec(asked.codec, patches, width)
     vectors = {output.name: width for output in request.outputs if output.kind == "cls"}
     files: dict[str, str] = {}
     for head in request.heads:
@@ -60,11 +63,11 @@ def layout_of(manifest: Manifest, request: Request, dtype: DType, codec: Codec =
     grid = _one_grid(manifest, request)
     maps: dict[str, Kept] = {}
     for name in patches:
-        maps |= kept(codec, dtype, name, (*(grid or _ANY), width))
+        maps |= kept(asked.codec, asked.dtype, name, (*(grid or _ANY), width))
     if grid is None:
         files |= {name: f".{name}.npy" for name in maps}
         maps = {}
-    return Layout(vectors, maps, files, patches, request.heads, dtype)
+    return Layout(vectors, maps, files, patches, request.heads, asked.dtype, asked.dedupe)
 
 
 def _check_codec(codec: Codec, patches: Sequence[str], width: int) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from threading import Thread
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from clsspec_serve.dataset.codecs.int8 import BeyondInt8
 from clsspec_serve.dataset.codecs.maps import MapCodec
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.preparing import CHUNK, Job, Preparation, Preparing
-from clsspec_serve.dataset.rows import Failure, Row, row_of
+from clsspec_serve.dataset.rows import Duplicate, Failure, Row, Unanswered, row_of
 from clsspec_serve.dataset.stalls import Times
 from clsspec_serve.dense.views import Pixels
 from clsspec_serve.errors import UsageError, one_line
@@ -44,7 +44,7 @@ class _Pending:
 
     number: int
     job: Job
-    prepared: Prepared | Failure
+    prepared: Prepared | Unanswered
     unsent: int
     shape: Shape = ()
     found: list[Found] = field(default_factory=list)
@@ -55,8 +55,8 @@ class _Pending:
         return _views(self.prepared) - len(self.found)
 
 
-def _views(prepared: Prepared | Failure) -> int:
-    return 0 if isinstance(prepared, Failure) else prepared.tiling.views
+def _views(prepared: Prepared | Unanswered) -> int:
+    return prepared.tiling.views if isinstance(prepared, Prepared) else 0
 
 
 class _Step(NamedTuple):
@@ -174,7 +174,7 @@ class Pipeline:
                 number += 1
                 pending = _Pending(number, job, prepared, _views(prepared))
                 arrived.append(pending)
-                if not isinstance(prepared, Failure):
+                if isinstance(prepared, Prepared):
                     unsent.append(pending)
                     for view in prepared.views():
                         pending.shape = view.shape
@@ -213,11 +213,13 @@ class Pipeline:
                     write(pending.job, row)
 
     def _encode(self, chunk: Sequence[_Pending]) -> list[Row]:
-        return [self._row(pending) for pending in chunk]
+        return [replace(self._row(each), content=each.job.content) for each in chunk]
 
     def _row(self, pending: _Pending) -> Row:
         if isinstance(pending.prepared, Failure):
             return Row(pending.job.item, failure=pending.prepared)
+        if isinstance(pending.prepared, Duplicate):
+            return Row(pending.job.item)
         found: Sequence[Found] = pending.found
         prediction = self._model.finish(pending.prepared, found, self._request)
         try:

@@ -87,7 +87,7 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
 
     Raises what `work_off` raises before its first shard, but for failures of an earlier time.
     """
-    source = find_source(settings.source, settings.column)
+    source = find_source(settings.source, settings.asked.column, settings.asked.fps)
     state, layout = begun(bundle, settings, source)
     tree = open_tree(settings.out)
     with tempfile.TemporaryDirectory() as folder:
@@ -141,10 +141,9 @@ class _Draft(LocalTree):
 
 
 def _copy(tree: Tree, draft: Tree) -> None:
-    """What a run says of itself, its listings, and what its codec takes."""
+    """What a run says of itself, its listings, and what was found before its first shard."""
     state = open_run(tree).state
-    files = state.calibration.files if state.calibration else ()
-    for path in (STATE, *(part.file for part in state.parts), *files):
+    for path in (STATE, *(part.file for part in state.parts), *state.known):
         with reading(f"{tree.name}/{path}"):
             draft.write(path, tree.read(path))
 
@@ -167,7 +166,7 @@ def _sample(
     batch = run.state.asked.batch_size
     half = min(max(1, SAMPLE // 2 // batch) * batch, ceil(sum(shards.values()) / 2))
     chosen = tuple(job.item for job, _ in sampled(run, shards, 2 * half))
-    asked = run.state.asked.model_copy(update={"shard_size": half})
+    asked = run.state.asked.model_copy(update={"shard_size": half, "dedupe": False})
     state = run.state.model_copy(update={"asked": asked, "parts": ()})
     tree = LocalTree(Path(folder) / "sample")
     begin(tree, state)

@@ -8,9 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from clsspec_serve.dataset.contents import UNKNOWN, Content
 from clsspec_serve.dataset.listing import Item
-from clsspec_serve.dataset.rows import Failure, failure_of
-from clsspec_serve.dataset.sources.source import Reader
+from clsspec_serve.dataset.rows import Duplicate, Failure, Unanswered, failure_of
+from clsspec_serve.dataset.sources.source import Raw, Reader
 from clsspec_serve.dataset.stalls import Times
 from clsspec_serve.errors import ImageError
 from clsspec_serve.manifest import Manifest
@@ -22,14 +23,15 @@ CHUNK = 4
 
 
 class Job(NamedTuple):
-    """A picture of a shard, and whether it is the shard's last one."""
+    """A picture of a shard, whether it is the shard's last one, and what is known of its bytes."""
 
     shard: int
     item: Item
     last: bool
+    content: Content = UNKNOWN
 
 
-Preparing = tuple[Sequence[Job], "Future[list[Prepared | Failure]]"]
+Preparing = tuple[Sequence[Job], "Future[list[Prepared | Unanswered]]"]
 """Neighbours of one shard, and what becomes of them."""
 
 
@@ -52,24 +54,26 @@ class Steps:
     request: Request
     reader: Reader
 
-    def read(self, jobs: Sequence[Job]) -> list[bytes | Failure]:
-        """The pictures' bytes."""
-        return [self._read(job.item) for job in jobs]
+    def read(self, jobs: Sequence[Job]) -> list[Raw | Unanswered]:
+        """The pictures' bytes, or what the reader has made of them."""
+        return [self._read(job) for job in jobs]
 
-    def decode(self, contents: Sequence[bytes | Failure]) -> list[Prepared | Failure]:
+    def decode(self, contents: Sequence[Raw | Unanswered]) -> list[Prepared | Unanswered]:
         """The pictures, ready for the network."""
         return [self._decode(content) for content in contents]
 
-    def _read(self, item: Item) -> bytes | Failure:
-        if item.problem is not None:
-            return Failure("unreadable", item.problem)
+    def _read(self, job: Job) -> Raw | Unanswered:
+        if job.content.duplicate_of is not None:
+            return Duplicate(job.content.duplicate_of)
+        if job.item.problem is not None:
+            return Failure("unreadable", job.item.problem)
         try:
-            return self.reader.read(item)
+            return self.reader.read(job.item)
         except ImageError as error:
             return failure_of(error)
 
-    def _decode(self, content: bytes | Failure) -> Prepared | Failure:
-        if isinstance(content, Failure):
+    def _decode(self, content: Raw | Unanswered) -> Prepared | Unanswered:
+        if isinstance(content, Failure | Duplicate):
             return content
         try:
             return prepare(self.manifest, content, self.request)
@@ -88,16 +92,17 @@ def chunks(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
 
 
 class InThreads:
-    """In threads of this process: some read, some decode."""
+    """In threads of this process: some read, as many as the reader can use, some decode."""
 
     def __init__(self, steps: Steps, *, readers: int, decoders: int) -> None:
-        self._steps, self._readers, self._decoders = steps, readers, decoders
+        self._steps, self._decoders = steps, decoders
+        self._readers = min(readers, steps.reader.threads or readers)
 
     def start(self, jobs: Iterable[Job], times: Times) -> Generator[Preparing]:
         """See `Preparation`."""
         reading = ThreadPoolExecutor(self._readers, "read")
         decoding = ThreadPoolExecutor(self._decoders, "decode")
-        reads: deque[tuple[list[Job], Future[list[bytes | Failure]]]] = deque()
+        reads: deque[tuple[list[Job], Future[list[Raw | Unanswered]]]] = deque()
         complete = False
 
         def first() -> Preparing:

@@ -47,7 +47,8 @@ def other_versions(run: Run, model: Model) -> list[str]:
     """
     asked = run.state.asked
     request = settle(model.manifest, asked.options())
-    found = differences(run.state.fingerprint, fingerprint(model.manifest, request, asked))
+    now = fingerprint(model.manifest, request, asked, run.state.place)
+    found = differences(run.state.fingerprint, now)
     wrong = [words for name, words in found.items() if name not in _MAY_DIFFER]
     if wrong:
         raise DatasetError(f"{run.tree.name} was computed otherwise: {'; '.join(wrong)}")
@@ -88,6 +89,11 @@ def _compare(then: Row, now: Row, comparing: Comparing, comparison: Comparison) 
     name = now.item.id
     if now.failure is not None and now.failure.kind in _GONE and then.failure != now.failure:
         comparison.left.append(f"{name}: {now.failure.reason}")
+        return
+    if then.content != now.content:
+        comparison.problems.append(f"{name}: was stored with other bytes, or of another original")
+        return
+    if now.content.duplicate_of is not None:
         return
     comparison.pictures += 1
     if then.failure is not None or now.failure is not None:

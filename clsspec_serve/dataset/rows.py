@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsspec_serve.dataset.codecs.maps import MapCodec
+from clsspec_serve.dataset.contents import UNKNOWN, Content
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.sources.source import Changed, Unreadable
@@ -41,8 +42,21 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Duplicate:
+    """The picture has the bytes of the one in the row `of`, which has the answers."""
+
+    of: int
+
+
+Unanswered = Failure | Duplicate
+
+
+@dataclass(frozen=True)
 class Row:
-    """A picture's answers as they are kept, or its failure; see `Layout`."""
+    """A picture's answers as they are kept, or its failure; see `Layout`.
+
+    `content`: what is known of its bytes; a duplicate has no answers either.
+    """
 
     item: Item
     geometry: Geometry | None = None
@@ -50,6 +64,7 @@ class Row:
     maps: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     failure: Failure | None = None
+    content: Content = UNKNOWN
 
 
 def failure_of(error: ImageError) -> Failure:

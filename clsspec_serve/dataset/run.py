@@ -16,6 +16,7 @@ from pathlib import Path
 from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.codecs.calibration import Calibration
 from clsspec_serve.dataset.codecs.maps import Kept
+from clsspec_serve.dataset.contents import UNKNOWN, Content, read_shard
 from clsspec_serve.dataset.fingerprint import differences
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.listing import Item, Listing, added, difference, write_listing
@@ -24,6 +25,7 @@ from clsspec_serve.dataset.sinks.maps import write_metadata
 from clsspec_serve.dataset.sources.source import Place, Source
 from clsspec_serve.dataset.trees.tree import Tree, reading, writing_to
 from clsspec_serve.errors import DatasetError, OutputError
+from clsspec_serve.manifest import File
 from clsspec_serve.schema import Count, Positive, Strict
 
 STATE = "run.json"
@@ -32,13 +34,25 @@ _PLACES = ("source", "place", "model")
 """What may have moved since a run was begun."""
 
 
+class Contents(Strict):
+    """What is known of the bytes of a listing's pictures: its file, and how many are duplicates."""
+
+    file: str
+    about: File
+    duplicates: Count
+
+
 class Part(Strict):
-    """A listing: its file, how many pictures and shards it has, and the sha256 of what it says."""
+    """A listing: its file, how many pictures and shards it has, and the sha256 of what it says.
+
+    `contents`: once they are known, where duplicates are looked for.
+    """
 
     file: str
     pictures: Count
     shards: Count
     sha256: str
+    contents: Contents | None = None
 
 
 class State(Strict):
@@ -71,6 +85,13 @@ class State(Strict):
         """How many there are in all."""
         return sum(part.pictures for part in self.parts)
 
+    @property
+    def known(self) -> dict[str, File]:
+        """The files that are found before the first shard: of the codec, and of duplicates."""
+        bases = self.calibration.files if self.calibration else {}
+        contents = [part.contents for part in self.parts if part.contents]
+        return {**bases, **{each.file: each.about for each in contents}}
+
     def lengths(self) -> Iterator[int]:
         """How many pictures each shard has; the last one of a listing may have fewer."""
         size = self.asked.shard_size
@@ -88,12 +109,19 @@ class Run:
 
     def items(self, shard: int) -> list[Item]:
         """The pictures of a shard, in order."""
-        for part in self.state.parts:
-            if shard < part.shards:
-                with self._listing(part) as listing:
-                    return listing.shard(shard)
-            shard -= part.shards
-        raise IndexError(shard)
+        part, index = self._part(shard)
+        with self._listing(part) as listing:
+            return listing.shard(index)
+
+    def contents(self, shard: int) -> list[Content]:
+        """What is known of the bytes of a shard's pictures, in order."""
+        part, index = self._part(shard)
+        if part.contents is None:
+            size = self.state.asked.shard_size
+            return [UNKNOWN] * min(size, part.pictures - index * size)
+        file = part.contents.file
+        with reading(f"{self.tree.name}/{file}"), self.tree.open(file) as stream:
+            return read_shard(stream, index)
 
     def all_items(self) -> Iterator[Item]:
         """The pictures of all shards."""
@@ -104,6 +132,14 @@ class Run:
     def records(self) -> dict[int, Record]:
         """Of the shards that are done."""
         return read_records(self.tree)
+
+    def _part(self, shard: int) -> tuple[Part, int]:
+        """The listing that a shard is of, and which one of its shards it is."""
+        for part in self.state.parts:
+            if shard < part.shards:
+                return part, shard
+            shard -= part.shards
+        raise IndexError(shard)
 
     @contextmanager
     def _listing(self, part: Part) -> Iterator[Listing]:
@@ -157,6 +193,13 @@ def calibrate(run: Run, found: Calibration) -> Run:
     return Run(run.tree, state)
 
 
+def with_parts(run: Run, parts: tuple[Part, ...]) -> Run:
+    """The run with what is known of its listings; raises `OutputError`."""
+    state = run.state.model_copy(update={"parts": parts})
+    _write_state(run.tree, state)
+    return Run(run.tree, state)
+
+
 def _listed(run: Run, source: Source, append: bool) -> Run:
     tree, state = run.tree, run.state
     shard_size = state.asked.shard_size
@@ -184,10 +227,8 @@ def _listed(run: Run, source: Source, append: bool) -> Run:
         if not now.pictures:
             return run
         tree.place(file, now.file)
-    longer = state.model_copy(update={"parts": (*state.parts, now)})
     # The last step: from here on there are more pictures.
-    _write_state(tree, longer)
-    return Run(tree, longer)
+    return with_parts(run, (*state.parts, now))
 
 
 def open_run(tree: Tree) -> Run:

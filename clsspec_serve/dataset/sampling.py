@@ -23,8 +23,9 @@ def sampled(run: Run, shards: Mapping[int, int], count: int) -> Iterator[tuple[J
     first = chosen = 0
     for shard, pictures in shards.items():
         within = [place - first for place in places if first <= place < first + pictures]
-        items = run.items(shard) if within else []
+        known = [*zip(run.items(shard), run.contents(shard), strict=True)] if within else []
         for place in within:
             chosen += 1
-            yield Job(shard, items[place], chosen == len(places)), place
+            item, content = known[place]
+            yield Job(shard, item, chosen == len(places), content), place
         first += pictures

@@ -19,12 +19,14 @@ _READERS = 16
 class Record(Strict):
     """A finished shard: its number, how many pictures it has, and its files by path.
 
-    `failures`: how many of the pictures gave nothing, by kind.
+    `failures`: how many of the pictures gave nothing, by kind. `duplicates`: how many have the
+    bytes of another one, where that is looked for.
     """
 
     shard: Count
     pictures: Count
     failures: dict[str, Count] = Field(default_factory=dict)
+    duplicates: Count = 0
     files: dict[str, File]
 
     @property

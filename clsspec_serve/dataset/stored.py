@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
+from clsspec_serve.dataset.contents import UNKNOWN, Content
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.rows import Failure, Row
 from clsspec_serve.dataset.run import Run
@@ -39,14 +40,22 @@ class Stored:
     def row(self, index: int, item: Item) -> Row:
         """Its picture number `index`, without the geometry; `item` as it was listed."""
         columns = self._table.slice(index, 1).to_pylist()[0]
+        content = UNKNOWN
+        if self._run.state.asked.dedupe:
+            sha256 = columns["sha256"] and bytes.fromhex(columns["sha256"])
+            content = Content(sha256, columns["duplicate_of"])
         if columns["error"] is not None:
-            return Row(item, failure=Failure(columns["kind"], columns["error"]))
+            failure = Failure(columns["kind"], columns["error"])
+            return Row(item, failure=failure, content=content)
+        if content.duplicate_of is not None:
+            return Row(item, content=content)
         state, row = self._run.state, self._first + index
         return Row(
             item,
             vectors={name: self.vectors(name)[index] for name in state.vectors},
             maps={name: self._map(name, row) for name in state.maps},
             files=self._files(row) if state.files else {},
+            content=content,
         )
 
     def _map(self, name: str, row: int) -> NDArray[np.floating]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from clsspec_serve.dataset.sinks.maps import array_path, metadata_path
 from clsspec_serve.dataset.sinks.table import FOLDER
 from clsspec_serve.dataset.trees.tree import Tree, reading
 from clsspec_serve.dataset.vectors import vectors_path, wrong_vectors
-from clsspec_serve.errors import one_line, os_reason
+from clsspec_serve.errors import DatasetError, one_line, os_reason
 from clsspec_serve.manifest import File
 
 _PIECE = 1 << 24
@@ -38,15 +39,15 @@ class Report:
 
 def verify_files(run: Run, records: Mapping[int, Record]) -> Report:
     """Read every file of these shards, which are those that are done."""
-    bases = run.state.calibration.files if run.state.calibration else {}
+    known = run.state.known
     problems = [problem for record in records.values() for problem in _problems(run, record)]
-    problems += filter(None, (_wrong(run.tree, path, file) for path, file in bases.items()))
+    problems += filter(None, (_wrong(run.tree, path, file) for path, file in known.items()))
     problems += _wrong_metadata(run)
     if not problems:
         problems += wrong_vectors(run, records)
     with reading(run.tree.name):
         arrays = sum(run.tree.exists(vectors_path(name)) for name in run.state.vectors)
-    others = arrays + len(run.state.maps) + len(bases)
+    others = arrays + len(run.state.maps) + len(known)
     return Report(
         shards=run.state.shards,
         done=len(records),
@@ -98,6 +99,7 @@ def _wrong(tree: Tree, path: str, expected: File) -> str | None:
 def _wrong_rows(run: Run, record: Record, path: str) -> Iterator[str]:
     """The table against the listing."""
     columns = ["row", "id", "error"]
+    columns += ["sha256", "duplicate_of"] * run.state.asked.dedupe
     try:
         table = pq.read_table(io.BytesIO(run.tree.read(path)), columns=columns)
     except (pa.ArrowException, OSError, KeyError) as error:
@@ -105,9 +107,15 @@ def _wrong_rows(run: Run, record: Record, path: str) -> Iterator[str]:
         return
     items = run.items(record.shard)
     first = record.shard * run.state.asked.shard_size
-    rows, ids, errors = (table.column(name).to_pylist() for name in columns)
+    rows, ids, errors, *contents = (table.column(name).to_pylist() for name in columns)
     if ids != [item.id for item in items] or rows != [*range(first, first + len(items))]:
         yield f"{path}: has other pictures than the listing"
+    if contents:
+        with suppress(DatasetError):  # a file that is told of by itself
+            found = run.contents(record.shard)
+            expected = [(each.sha256 and each.sha256.hex(), each.duplicate_of) for each in found]
+            if [*zip(*contents, strict=True)] != expected:
+                yield f"{path}: has other duplicates than were found"
     if len(items) != record.pictures or record.failed != sum(each is not None for each in errors):
         yield f"{path}: has other numbers than its record"
 

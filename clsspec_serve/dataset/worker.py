@@ -116,7 +116,8 @@ def same_bundle(state: State) -> Bundle:
     """The bundle of a run, as this machine has it, which has to give the same bytes here."""
     bundle = find_bundle(state.model)
     request = settle(bundle.manifest, state.asked.options())
-    found = differences(state.fingerprint, fingerprint(bundle.manifest, request, state.asked))
+    now = fingerprint(bundle.manifest, request, state.asked, state.place)
+    found = differences(state.fingerprint, now)
     if found:
         raise DatasetError(f"{platform.node()} computes otherwise: {'; '.join(found.values())}")
     return bundle

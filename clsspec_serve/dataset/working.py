@@ -41,13 +41,14 @@ def pipeline_of(
     asked = run.state.asked
     request = model.request(**asked.options())
     if preparation is None:
-        steps = Steps(model.manifest, request, open_reader(run.state.place))
+        reader = open_reader(run.state.place, request.limits.max_pixels)
+        steps = Steps(model.manifest, request, reader)
         preparation = InThreads(steps, readers=threads.readers, decoders=threads.decoders)
     return Pipeline(
         preparation,
         model,
         request,
-        layout_of(model.manifest, request, asked.dtype, asked.codec),
+        layout_of(model.manifest, request, asked),
         codec_of(run),
         batch_size=asked.batch_size,
         encoders=threads.decoders,
@@ -73,9 +74,9 @@ def work(
 
     def jobs() -> Iterator[Job]:
         for shard in shards:
-            items = run.items(shard)
-            for index, item in enumerate(items):
-                yield Job(shard, item, index == len(items) - 1)
+            pictures = [*zip(run.items(shard), run.contents(shard), strict=True)]
+            for index, (item, content) in enumerate(pictures):
+                yield Job(shard, item, index == len(pictures) - 1, content)
 
     def place(written: ShardWriter) -> None:
         try:

@@ -20,7 +20,7 @@ class ShardWriter:
 
     def __init__(self, tree: Tree, layout: Layout, shard: int, shard_size: int) -> None:
         self._tree, self._shard = tree, shard
-        self._pictures, self._failures = 0, Counter[str]()
+        self._pictures, self._failures, self._duplicates = 0, Counter[str](), 0
         self._sinks: list[Sink] = []
         first = shard * shard_size
         with ExitStack() as opened, writing_to(tree.name):
@@ -42,6 +42,7 @@ class ShardWriter:
         self._pictures += 1
         if row.failure is not None:
             self._failures[row.failure.kind] += 1
+        self._duplicates += row.content.duplicate_of is not None
         with writing_to(self._tree.name):
             for sink in self._sinks:
                 sink.add(row)
@@ -57,7 +58,11 @@ class ShardWriter:
                         self._tree.place(written.path, path)
             failures = dict(sorted(self._failures.items()))
             record = Record(
-                shard=self._shard, pictures=self._pictures, failures=failures, files=files
+                shard=self._shard,
+                pictures=self._pictures,
+                failures=failures,
+                duplicates=self._duplicates,
+                files=files,
             )
             write_record(self._tree, record)
         finally:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from command_line import tree
-from dataset_sources import as_folder, named
+from dataset_sources import as_folder, named, picture
 from http_server import colour_bundle
 
 KILLS = 20
@@ -27,6 +27,8 @@ PICTURES = 40
 WORKER_KILLS = 10
 """Of each runner with workers."""
 WORKERS_PICTURES = 400
+ODD = {"006.png": b"no picture", "021.png": picture(3), "030.png": picture(31)}
+"""One that is none, one that was there before, and one that comes again."""
 PROGRAM = Path(__file__).parents[1] / "dataset_process.py"
 
 
@@ -46,7 +48,7 @@ def begun(bundle: Path, source: Path, out: Path, runner: str = "here") -> subpro
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path, tenth: bool) -> None:
     bundle = colour_bundle(tmp_path / "colours")
-    source = as_folder(tmp_path / "set", named(PICTURES) | {"006.png": b"no picture"})
+    source = as_folder(tmp_path / "set", named(PICTURES) | ODD)
     whole, out = tmp_path / "whole", tmp_path / "out"
     start = time.monotonic()
     with begun(bundle, source, whole) as process:
@@ -114,7 +116,7 @@ def test_workers_that_are_killed_are_replaced_and_the_bytes_are_the_same(
 ) -> None:
     """At any moment but soon after a kill, as a shard that loses too many workers is given up."""
     bundle = colour_bundle(tmp_path / "colours")
-    source = as_folder(tmp_path / "set", named(WORKERS_PICTURES) | {"006.png": b"no picture"})
+    source = as_folder(tmp_path / "set", named(WORKERS_PICTURES) | ODD)
     whole, out = tmp_path / "whole", tmp_path / "out"
     with begun(bundle, source, whole, "processes") as process:
         assert process.wait(120) == 0

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from clsspec_serve.dataset.preparing import Job, Preparing, Steps, chunks
-from clsspec_serve.dataset.rows import Failure
+from clsspec_serve.dataset.rows import Unanswered
 from clsspec_serve.dataset.run import Run, State, open_run
 from clsspec_serve.dataset.runners.replicas import AHEAD, Lost, spread
 from clsspec_serve.dataset.runners.runner import Done, News, Tell
@@ -198,7 +198,7 @@ class InTasks:
                 yield given.popleft()
 
 
-def _prepared(state: str, jobs: Sequence[Job]) -> list[Prepared | Failure]:
+def _prepared(state: str, jobs: Sequence[Job]) -> list[Prepared | Unanswered]:
     """What a task does."""
     steps = _steps(state)
     return steps.decode(steps.read(jobs))
@@ -209,7 +209,7 @@ def _steps(text: str) -> Steps:
     state = State.model_validate_json(text)
     bundle = same_bundle(state)
     request = settle(bundle.manifest, state.asked.options())
-    return Steps(bundle.manifest, request, open_reader(state.place))
+    return Steps(bundle.manifest, request, open_reader(state.place, request.limits.max_pixels))
 
 
 def _outcome(reference: Any) -> Future[Any]:

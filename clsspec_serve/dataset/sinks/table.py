@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Table:
 
     `row`: the picture's place in every array. `id`; `error` and `kind` where it gave nothing;
     `height`, `width` of the picture and its `geometry`, which `Geometry.from_dict` reads as JSON;
+    `sha256` of its bytes and `duplicate_of`, the row with the answers, where these are asked for;
     and a column for each vector, a list of fixed length, null where there is none.
     """
 
@@ -43,7 +45,7 @@ class Table:
 
     def add(self, row: Row) -> None:
         """See `Sink`; of the row only what stands in the table is kept."""
-        self._rows.append(Row(row.item, row.geometry, vectors=row.vectors, failure=row.failure))
+        self._rows.append(replace(row, maps={}, files={}))
 
     def finish(self) -> Mapping[str, Written]:
         """See `Sink`."""
@@ -60,6 +62,11 @@ class Table:
             "width": pa.array([width for _, width in sizes], pa.int32()),
             "geometry": pa.array(geometries, pa.string()),
         }
+        if self._layout.contents:
+            digests = [row.content.sha256 and row.content.sha256.hex() for row in rows]
+            columns["sha256"] = pa.array(digests, pa.string())
+            originals = [row.content.duplicate_of for row in rows]
+            columns["duplicate_of"] = pa.array(originals, pa.int64())
         for name, length in self._layout.vectors.items():
             columns[name] = self._vectors(name, length)
         # A file that pyarrow has opened stays open when the disk is full.

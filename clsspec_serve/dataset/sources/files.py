@@ -48,6 +48,8 @@ class Files:
 class FileReader:
     """Reads whole files of a tree, which have to be those that were listed."""
 
+    threads = None
+
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
 

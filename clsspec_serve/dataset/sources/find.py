@@ -11,26 +11,28 @@ from fnmatch import translate
 from pathlib import PurePosixPath
 
 from clsspec_serve.dataset.sources.files import Files, Walk
-from clsspec_serve.dataset.sources.source import Source, is_picture
+from clsspec_serve.dataset.sources.source import Source, is_picture, is_video
 from clsspec_serve.dataset.sources.tables import Tables
 from clsspec_serve.dataset.sources.tars import Tars
 from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.trees.tree import MISSING, Entry, Tree
+from clsspec_serve.dataset.videos.extra import require_video_extra
 from clsspec_serve.errors import DatasetError, UsageError, os_reason
 
-_KINDS = ("pictures", ".tar", ".parquet")
+_KINDS = ("pictures", ".tar", ".parquet", "videos")
 _PATTERN = re.compile(r"[*?\[]")
 
 
-def find_source(text: str, column: str | None = None) -> Source:
+def find_source(text: str, column: str | None = None, fps: float | None = None) -> Source:
     """The pictures of a folder, of the files that a pattern fits, or of the one file.
 
-    Files are pictures, tars of pictures, or Parquet tables with a `column` of them; a `.txt` is a
-    list of paths, one on each line, relative to its own folder. Of a folder everything below it is
-    taken. All of it may be in an object store. Raises `UsageError` and `DatasetError`.
+    Files are pictures, tars of pictures, Parquet tables with a `column` of them, or videos, of
+    whose frames `fps` are taken of a second; a `.txt` is a list of paths, one on each line,
+    relative to its own folder. Of a folder everything below it is taken. All of it may be in an
+    object store. Raises `UsageError` and `DatasetError`.
     """
     with _reading(text):
-        return _found(text, column)
+        return _found(text, column, fps)
 
 
 @contextmanager
@@ -41,18 +43,20 @@ def _reading(text: str) -> Iterator[None]:
         raise DatasetError(f"{text}: cannot be read: {os_reason(error)}") from error
 
 
-def _found(text: str, column: str | None) -> Source:
+def _found(text: str, column: str | None, fps: float | None) -> Source:
     folder, _, name = text.rstrip("/").rpartition("/")
     if _PATTERN.search(text):
         root = _fixed(text)
         tree = open_tree(root or ".")
         fits = re.compile(translate(text[len(root) :].lstrip("/")))
-        return _of(
-            text, tree, lambda: (each for each in tree.walk() if fits.match(each.path)), column
-        )
+
+        def fitting() -> Iterator[Entry]:
+            return (each for each in tree.walk() if fits.match(each.path))
+
+        return _of(text, tree, fitting, column, fps)
     if "://" not in text and os.path.isdir(text):
         tree = open_tree(text)
-        return _of(text, tree, tree.walk, column)
+        return _of(text, tree, tree.walk, column, fps)
     tree = open_tree(folder or ("/" if text.startswith("/") else "."))
     try:
         entry = tree.entry(name)
@@ -60,42 +64,58 @@ def _found(text: str, column: str | None) -> Source:
         if "://" not in text:
             raise DatasetError(f"{text}: there is no such folder or file") from None
         tree = open_tree(text)
-        return _of(text, tree, tree.walk, column)
+        return _of(text, tree, tree.walk, column, fps)
     if name.endswith(".txt"):
+        _refuse_options(text, "paths", column, fps)
         return Files(tree, lambda: _listed(text, tree, name))
-    return _of(text, tree, lambda: iter([entry]), column)
+    return _of(text, tree, lambda: iter([entry]), column, fps)
 
 
-def _of(text: str, tree: Tree, walk: Walk, column: str | None) -> Source:
+def _of(text: str, tree: Tree, walk: Walk, column: str | None, fps: float | None) -> Source:
     """Whatever there is; several kinds at once are not guessed at.
 
     Pictures are counted here and found again when they are listed, as there may be too many to
     keep.
     """
-    counts = Counter(_kind(entry) for entry in walk())
-    others = counts.pop(None, 0)
+    counts = Counter(_kind(entry) or "" for entry in walk())
+    others = counts.pop("", 0)
     if len(counts) > 1:
         found = ", ".join(f"{counts[kind]} {kind}" for kind in _KINDS if kind in counts)
         raise DatasetError(f"{text}: has {found}; name one kind with a pattern, such as '*.tar'")
     if not counts:
-        raise DatasetError(f"{text}: has no pictures, no .tar and no .parquet among {others} files")
+        lacking = "no pictures, no .tar, no .parquet and no videos"
+        raise DatasetError(f"{text}: has {lacking} among {others} files")
     (kind,) = counts
 
     def chosen() -> Iterator[Entry]:
         with _reading(text):
             yield from (entry for entry in walk() if _kind(entry) == kind)
 
-    if column is not None and kind != ".parquet":
-        raise UsageError(f"--column is for Parquet tables; {text} has {kind}")
+    _refuse_options(text, kind, column, fps)
+    if kind == "videos":
+        require_video_extra()
+        from clsspec_serve.dataset.sources.videos import Videos
+
+        return Videos(tree, list(chosen()), fps)
     if kind == ".tar":
         return Tars(tree, list(chosen()))
     return Tables(tree, list(chosen()), column) if kind == ".parquet" else Files(tree, chosen)
 
 
+def _refuse_options(text: str, kind: str, column: str | None, fps: float | None) -> None:
+    """Raise `UsageError` for options of another kind."""
+    if column is not None and kind != ".parquet":
+        raise UsageError(f"--column is for Parquet tables; {text} has {kind}")
+    if fps is not None and kind != "videos":
+        raise UsageError(f"--fps is for videos; {text} has {kind}")
+
+
 def _kind(entry: Entry) -> str | None:
     if is_picture(entry.path):
         return "pictures"
-    return next((kind for kind in _KINDS if entry.path.endswith(kind)), None)
+    if is_video(entry.path):
+        return "videos"
+    return next((kind for kind in (".tar", ".parquet") if entry.path.endswith(kind)), None)
 
 
 def _fixed(pattern: str) -> str:

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.trees.tree import Entry, Tree
 from clsspec_serve.errors import ImageError
@@ -31,6 +34,10 @@ SUFFIXES = frozenset(
     ]
 )
 """Of files that are taken for pictures; what they are is read from their bytes."""
+VIDEO_SUFFIXES = frozenset(
+    [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts"]
+)
+"""Of files that are taken for videos."""
 
 
 class Place(Strict):
@@ -39,7 +46,7 @@ class Place(Strict):
     `kind`: what files the pictures are in. `root`: the address of the tree. `column`: of tables.
     """
 
-    kind: Literal["files", "tars", "tables"]
+    kind: Literal["files", "tars", "tables", "videos"]
     root: str
     column: str | None = None
 
@@ -57,11 +64,20 @@ class Source(Protocol):
         ...
 
 
+Raw = bytes | NDArray[np.uint8]
+"""Of a picture: its encoded bytes, or its pixels, `(H, W, 3)` RGB."""
+
+
 class Reader(Protocol):
     """Reads listed pictures."""
 
-    def read(self, item: Item) -> bytes:
-        """The encoded bytes of one; raises `Unreadable`. Several threads may read at once."""
+    @property
+    def threads(self) -> int | None:
+        """How many may read at once to any good, however many there are; None for all of them."""
+        ...
+
+    def read(self, item: Item) -> Raw:
+        """The content of one; raises `ImageError`. Several threads may read at once."""
         ...
 
 
@@ -94,6 +110,11 @@ def unchanged(tree: Tree, file: str, version: str, words: str) -> Iterator[None]
 def is_picture(path: str) -> bool:
     """Whether a file's name is that of a picture."""
     return PurePosixPath(path).suffix.lower() in SUFFIXES
+
+
+def is_video(path: str) -> bool:
+    """Whether a file's name is that of a video."""
+    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def text_of(path: str) -> str:

@@ -67,6 +67,8 @@ class Tables:
 class TableReader:
     """Reads rows of the tables of a tree, which have to be those that were listed."""
 
+    threads = None
+
     def __init__(self, tree: Tree, column: str | None) -> None:
         self._tree, self._column = tree, column
         self._groups: OrderedDict[tuple[str, int], list[Any]] = OrderedDict()

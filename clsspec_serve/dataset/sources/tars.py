@@ -63,6 +63,8 @@ class Tars:
 class TarReader:
     """Reads members of the tars of a tree, which have to be those that were listed."""
 
+    threads = None
+
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
 

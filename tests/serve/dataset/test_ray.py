@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from command_line import tree
-from dataset_sources import as_folder, computed, named
+from dataset_sources import as_folder, computed, named, picture
+from dataset_process import CODEC
 
 from clsspec_serve.request import Options
 
@@ -19,8 +20,9 @@ TESTS = Path(__file__).parents[2]
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Thirty pictures, of which the seventh is none."""
-    return as_folder(tmp_path / "set", named(30) | {"006.png": b"no picture"})
+    """Thirty pictures, of which the seventh is none, and two were there before."""
+    odd = {"006.png": b"no picture", "020.png": picture(3), "027.png": picture(3)}
+    return as_folder(tmp_path / "set", named(30) | odd)
 
 
 def python(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -43,8 +45,8 @@ def test_a_cluster_gives_the_bytes_of_this_process(
     result = python(program, bundle, source, tmp_path / "ray", runner)
     assert result.returncode == 0, result.stderr
     assert "30 pictures in 8 shards" in result.stdout
-    assert result.stdout.rstrip().endswith("; 1 failed: 1 no picture")
-    computed(bundle, source, tmp_path / "here", OPTIONS)
+    assert "; 2 duplicates; 1 failed: 1 no picture\ncodec: patches lose " in result.stdout
+    computed(bundle, source, tmp_path / "here", OPTIONS, codec=CODEC, dedupe=True)
     assert tree(tmp_path / "ray") == tree(tmp_path / "here")
 
 

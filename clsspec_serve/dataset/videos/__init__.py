@@ -1,0 +1,1 @@
+"""Videos: the times of their frames, and the frames themselves, upright and in RGB."""
