@@ -50,6 +50,8 @@ def verify_run(what: str, sample: int, model: str | None) -> None:
             f"{what} failed: {count} of its {report.files} files are not as recorded"
         )
     print(f"files: {report.files} whole, their rows those of the listing")
+    if run.state.calibration is not None:
+        print(f"codec: {run.state.calibration.words()}")
     if sample and records:
         _verify_sample(run, records, sample, model)
 
