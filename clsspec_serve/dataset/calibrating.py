@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clsspec_serve.dataset.codecs.calibration import Calibration, write_bases
 from clsspec_serve.dataset.codecs.loss import MapLosses, answer_loss
 from clsspec_serve.dataset.codecs.maps import MapCodec
-from clsspec_serve.dataset.codecs.pca import Basis, Patches
+from clsspec_serve.dataset.codecs.pca import Basis, Patches, one_blas_thread
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.preparing import InThreads, Steps
 from clsspec_serve.dataset.run import Run, calibrate
@@ -42,8 +42,9 @@ def calibrated(run: Run, layout: Layout, model: Callable[[], Model]) -> Run:
     if not asked.codec.loses or run.state.calibration is not None:
         return run
     sample = _Sample(run, layout, model())
-    bases, measured = sample.split(asked.codec.pca)
-    found = sample.measure(MapCodec(asked.codec, asked.dtype, bases), measured)
+    with one_blas_thread():
+        bases, measured = sample.split(asked.codec.pca)
+        found = sample.measure(MapCodec(asked.codec, asked.dtype, bases), measured)
     if found is None:
         raise DatasetError(f"{run.state.source}: has too few pictures for codec {asked.codec}")
     files = write_bases(run.tree, bases)

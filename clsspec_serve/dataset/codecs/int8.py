@@ -41,9 +41,12 @@ def quantized(patches: NDArray[np.float32]) -> Quantized:
     # Halves first, as the range may be beyond float32.
     offset = low / 2 + high / 2
     scale = (high / 2 - low / 2) / np.float32(_LEVELS)
-    steps = np.divide(patches - offset, scale, out=np.zeros_like(patches), where=scale > 0)
-    values = np.rint(steps).clip(-_LEVELS, _LEVELS).astype(np.int8)
-    return Quantized(values, scale, offset)
+    steps = patches - offset
+    # Of a channel without a range nothing but zero is left.
+    np.divide(steps, np.where(scale > 0, scale, np.float32(1)), out=steps)
+    np.rint(steps, out=steps)
+    np.clip(steps, -_LEVELS, _LEVELS, out=steps)
+    return Quantized(steps.astype(np.int8), scale, offset)
 
 
 def dequantized(

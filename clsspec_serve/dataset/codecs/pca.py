@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from clsspec_serve.pictures.pca import signs
 
 FloatArray = NDArray[np.float32]
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """A context in which numpy multiplies in the thread that asks.
+
+    Pictures are encoded side by side, and threads of BLAS that wait for work keep cores from them.
+    """
+    return threadpool_limits(1, user_api="blas")
 
 
 @dataclass(frozen=True)
