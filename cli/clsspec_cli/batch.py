@@ -13,6 +13,7 @@ from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.pictures import image_limits, network_size
 from clsspec_cli.runner_options import RunnerOptions
 from clsspec_serve.choices import DType
+from clsspec_serve.errors import UsageError
 
 Source = Annotated[
     str,
@@ -90,19 +91,10 @@ Column = Annotated[
         show_default=False,
     ),
 ]
-
-
-def _frame_rate(value: float | None) -> float | None:
-    if value is not None and not 0 < value < inf:
-        raise typer.BadParameter(f"{value} frames of a second; accepted are numbers above 0")
-    return value
-
-
 Fps = Annotated[
     float | None,
     typer.Option(
         envvar="CLSSPEC_FPS",
-        callback=_frame_rate,
         help="Of videos, so many frames of each second, those that are shown then; all of them "
         "unless given.",
         show_default=False,
@@ -189,7 +181,7 @@ def batch(
         tasks=parse_tasks(tasks or "cls,patches"),
         layers=parse_layers(layers),
         column=column,
-        fps=fps,
+        fps=_frame_rate(fps),
         size=network_size(size),
         policy=resize,
         limits=image_limits(max_pixels, background),
@@ -214,3 +206,9 @@ def batch(
     except KeyboardInterrupt:
         print("clsspec: interrupted; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _frame_rate(fps: float | None) -> float | None:
+    if fps is not None and not 0 < fps < inf:
+        raise UsageError(f"fps is {fps}; accepted are numbers above 0")
+    return fps

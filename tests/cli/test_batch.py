@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from command_line import Clsspec, features_of, save_picture
+from video_clips import H264, numbered
 
 PICTURES = 5
 
@@ -89,6 +90,11 @@ def test_a_run_that_has_failed_too_often_before_is_not_gone_on_with(
         (("no/such",), 1, "no/such: there is no such folder or file"),
         (("set", "--tasks", "segment"), 2, "this bundle has no head for segment"),
         (("set", "--column", "image"), 2, "--column is for Parquet tables"),
+        (("set", "--fps", "2"), 2, "--fps is for videos; set has pictures"),
+        *(
+            (("set", f"--fps={rate}"), 2, f"fps is {float(rate)}; accepted are numbers above 0")
+            for rate in ("0", "-1", "nan", "inf")
+        ),
         (("set", "--size", "big"), 2, "size 'big'; accepted is HxW in pixels"),
     ],
 )
@@ -134,6 +140,32 @@ def test_without_its_extra_the_command_says_what_installs_it(
     assert result.error() == (
         'this command needs pyarrow, zarr; install with: pip install "clsspec-serve[dataset]"'
     )
+
+
+def test_frames_of_a_video_are_the_pictures_of_a_run(
+    clsspec: Clsspec, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    file, out = numbered(tmp_path / "clip.mp4", 30, **H264), tmp_path / "out"
+    command = ("batch", file, "--out", out, "--model", tiny_bundle, "--tasks", "cls")
+    result = clsspec(*command, "--fps", "0.7")
+    assert result.code == 0, result.err
+    found = pq.read_table(out / "rows").to_pylist()
+    assert [row["id"] for row in found] == [
+        f"clip.mp4#t={at}" for at in ("0.000", "1.400", "2.800")
+    ]
+    result = clsspec(*command)
+    assert result.code == 1
+    assert result.error() == f"{out} was begun otherwise: fps was 0.7 and is every frame"
+
+
+def test_without_its_extra_a_video_is_refused_with_what_installs_it(
+    clsspec: Clsspec, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = numbered(tmp_path / "clip.mp4", 1, **H264)
+    monkeypatch.setattr("clsspec_serve.dataset.videos.extra.find_spec", lambda name: None)
+    result = clsspec("batch", file, "--out", tmp_path / "out", "--model", tiny_bundle)
+    assert result.code == 2
+    assert result.error() == ('videos need av; install it with: pip install "clsspec-serve[video]"')
 
 
 def test_an_interrupt_says_how_to_go_on(

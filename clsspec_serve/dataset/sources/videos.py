@@ -60,7 +60,7 @@ class Videos:
                     fragment = f"{name}#t={times.seconds(time)}"
                     yield Item(fragment, entry.path, time, version=version)
             except VideoError as error:
-                problem = str(error)
+                problem = f"is no whole video: {error}"
             except OSError as error:
                 problem = f"cannot be read: {os_reason(error)}"
             if problem is not None:
@@ -70,16 +70,16 @@ class Videos:
         """Those of a file, and what is wrong with it."""
         with self._tree.open(entry.path) as stream:
             end = stated_end(stream) or 0
-            with Video(Bytes(stream), DEFAULT_MAX_PIXELS, 1) as video:
+            with Video(Bytes(stream), DEFAULT_MAX_PIXELS) as video:
                 times = packet_times(video)
                 end = max(end, video.indexed_end())
             if times is None:
-                with Video(Bytes(stream), DEFAULT_MAX_PIXELS, 1) as video:
+                with Video(Bytes(stream), DEFAULT_MAX_PIXELS) as video:
                     times = decoded_times(video)
         problem = times.problem
         if end > entry.size:
-            problem = f"the video ends after {entry.size} of {end} bytes"
-        return times, problem
+            problem = f"it ends after {entry.size} of {end} bytes"
+        return times, problem and f"is no whole video: {problem}"
 
 
 class VideoReader:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from heapq import heappop, heappush
+from itertools import islice
 
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -28,33 +29,30 @@ class Later(Exception):
 
 
 class Decoding:
-    """The frames of these packets, in the order of their times.
+    """The frames of packets, in the order in which they are shown.
 
-    `key`: the time of the key frame that they begin with, None at the beginning of the file.
+    `packets`: those that are not decoded so far; they begin with a key frame, or with the file.
     """
 
-    def __init__(
-        self, video: Video, packets: Iterable[Packet[VideoStream]], key: int | None
-    ) -> None:
-        self._video, self.key = video, key
-        self._frames = self._sound(packets)
+    def __init__(self, video: Video, packets: Iterator[Packet[VideoStream]]) -> None:
+        self._video, self.packets = video, packets
+        self._frames = self._sound()
         self._next: tuple[int, VideoFrame] | None = None
         self._passed: int | None = None
-        self._sent = key
+        self._sent: int | None = None
+        self._keys: list[int] = []
 
     def leads_to(self, time: int) -> bool:
         """Whether a frame is still to come, and no key frame much nearer to it is."""
-        if self._passed is None or time <= self._passed:
+        if self._passed is None or self._sent is None or time <= self._passed:
             return False
-        key = self._video.key_before(time) if self._video.timed else None
-        if key is None or self._sent is None:
-            return True
-        return (key - self._sent) * self._video.time_base <= _NEAR
+        key = self._video.key_before(time)
+        return key is None or (key - self._sent) * self._video.time_base <= _NEAR
 
     def frame(self, time: int) -> VideoFrame | None:
-        """The frame of a time that `leads_to` accepts; None where there is none.
+        """The frame of a time that `leads_to` accepts, at first of any; None where there is none.
 
-        Raises `Damaged`, `Later` and `OSError`, after which it cannot be used any more.
+        Raises `Damaged`, `Later` and `OSError`, after which there are no frames any more.
         """
         while True:
             if self._next is None:
@@ -70,25 +68,45 @@ class Decoding:
             if shown == time:
                 return frame
 
-    def _sound(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[tuple[int, VideoFrame]]:
-        """Each with its time, when those that may be made from the same ones have come, too."""
+    def next_key(self, time: int) -> int | None:
+        """Once there are no frames any more, where to begin anew, closest to a time.
+
+        The last key frame until then but for the first one of all, or the next one after it.
+        """
+        keys = self._keys[1:]
+        if not any(key <= time for key in keys):
+            rest = (packet.pts for packet in self.packets if packet.is_keyframe)
+            keys += [key for key in islice(rest, 1) if key is not None]
+        return max((key for key in keys if key <= time), default=min(keys, default=None))
+
+    def _sound(self) -> Iterator[tuple[int, VideoFrame]]:
+        """Each with its time, once all are there that it may be made from."""
         ready: deque[VideoFrame] = deque()
-        # Frames come in the order in which they are shown, whatever their times say.
+        # They come in the order in which they are shown, whatever their times say.
         times: list[int] = []
+        spare = 0 if self._video.timed else self._video.reordering
+        # By a frame's time the last one that is decoded before it.
+        made_from: dict[int, int] = {}
+        awaited: deque[int] = deque()
         try:
-            for packet in packets:
+            for packet in self.packets:
                 if packet.is_corrupt:
                     raise Damaged
                 if packet.pts is not None:
-                    self._sent = packet.pts if self._sent is None else max(self._sent, packet.pts)
+                    self._sent = max(packet.pts, packet.pts if self._sent is None else self._sent)
+                    made_from[packet.pts] = self._sent
+                    if packet.is_keyframe:
+                        self._keys.append(packet.pts)
                 for frame in self._video.decode(packet):
                     if frame.is_corrupt:
                         raise Damaged
                     if frame.pts is not None:
                         ready.append(frame)
                         heappush(times, frame.pts)
-                while len(ready) > self._video.reordering:
-                    yield heappop(times), ready.popleft()
+                        awaited.append(made_from.pop(frame.pts, frame.pts))
+                        while len(ready) > spare and awaited[0] <= frame.pts:
+                            awaited.popleft()
+                            yield heappop(times), ready.popleft()
         except VideoError as error:
             raise Damaged from error
         while ready:

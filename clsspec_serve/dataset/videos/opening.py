@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from clsspec_serve.errors import one_line
+from clsspec_serve.images import DEFAULT_MAX_PIXELS
 
 _FORMATS = "mov,matroska,avi,mpeg,mpegts"
 _PIECE = 1 << 18
@@ -67,26 +68,25 @@ class Bytes:
 class Video:
     """The first video stream of a file that stays open; `close` it. Raises `VideoError`.
 
-    `max_pixels`: of frames that are decoded. `threads`: of the decoder; 0 are as many as there are
-    cores.
+    `max_pixels`: of frames; FFmpeg does not begin with frames that are much larger.
     """
 
-    def __init__(self, content: Bytes, max_pixels: int, threads: int = 0) -> None:
+    def __init__(self, content: Bytes, max_pixels: int) -> None:
         self._content = content
         content.seek(0)
         with self._told():
             self._container = av.open(
                 content,
                 "r",
-                # Finding out about streams decodes, too.
-                options={"max_pixels": str(max_pixels)},
+                # Finding out about streams decodes, too, and says no sizes beyond this.
+                options={"max_pixels": str(max(max_pixels, DEFAULT_MAX_PIXELS))},
                 container_options={"format_whitelist": _FORMATS},
                 metadata_errors="replace",
                 buffer_size=_PIECE,
             )
         try:
             with self._told():
-                self._prepare(max_pixels, threads)
+                self._prepare(max_pixels)
         except BaseException:
             self.close()
             raise
@@ -111,7 +111,7 @@ class Video:
         """Seconds of a time of one."""
         base = self._stream.time_base
         if not base:
-            raise VideoError("has no times")
+            raise VideoError("its frames have no times")
         return base
 
     @property
@@ -121,15 +121,15 @@ class Video:
         return context.height, context.width
 
     @property
-    def reordering(self) -> int:
-        """At most how many frames are decoded before others that are shown earlier."""
-        return self._stream.codec_context.reorder_depth
-
-    @property
     def fields(self) -> bool:
         """Whether a packet may be half a frame, as broadcasts have it."""
         interlaced = self._stream.codec_context.field_order > 1
         return interlaced and self._container.format.name in ("mpeg", "mpegts")
+
+    @property
+    def reordering(self) -> int:
+        """How many frames, at most, are decoded before one that is shown earlier."""
+        return self._stream.codec_context.reorder_depth
 
     @property
     def timed(self) -> bool:
@@ -158,6 +158,8 @@ class Video:
 
     def key_before(self, time: int) -> int | None:
         """When the last key frame before a time is decoded, where the file's index tells."""
+        if not self.timed:
+            return None
         entries = self._stream.index_entries
         index = entries.search_timestamp(time)
         return None if index < 0 else entries[index].timestamp
@@ -171,25 +173,26 @@ class Video:
         with self._told():
             self._container.seek(time, stream=self._stream)
 
-    def _prepare(self, max_pixels: int, threads: int) -> None:
+    def _prepare(self, max_pixels: int) -> None:
         videos = [
             stream
             for stream in self._container.streams.video
             if not stream.disposition & Disposition.attached_pic
         ]
         if not videos:
-            raise VideoError("has no video stream")
+            raise VideoError("it has no video stream")
         self._stream = videos[0]
         for stream in self._container.streams:
             if stream is not self._stream:
                 stream.discard = Discard.all
         context = self._stream.codec_context
         if context is None:
-            raise VideoError("is in a format that is not decoded here")
-        context.thread_type = "AUTO"
-        context.thread_count = threads
+            raise VideoError("its format is not decoded here")
+        # With more of them FFmpeg finds damage at some times and not at others.
+        context.thread_count = 1
         context.flags |= Flags.bitexact
-        context.options = {"max_pixels": str(max_pixels)}
+        # Decoders count whole blocks, of up to 64 pixels.
+        context.options = {"max_pixels": str(2 * max_pixels + (1 << 16))}
 
     @contextmanager
     def _told(self) -> Iterator[None]:

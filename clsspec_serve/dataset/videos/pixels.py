@@ -19,12 +19,14 @@ from clsspec_serve.dataset.videos.opening import VideoError
 from clsspec_serve.errors import one_line
 
 _FLAGS = (
-    Interpolation.BICUBIC
+    Interpolation.BILINEAR
     | Interpolation.FULL_CHR_H_INT
     # Without these two the pixels depend on the processor.
     | Interpolation.ACCURATE_RND
     | Interpolation.BITEXACT
 )
+_THREADS = 4
+"""The pixels do not depend on them."""
 _QUARTERS = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
 """Display matrices of 0, 90, 180 and 270 degrees, against the clock."""
 
@@ -34,15 +36,25 @@ class Converter:
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
+        self._displays: dict[int, tuple[int, int, int, int]] = {}
 
     def pixels(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """`(H, W, 3)` uint8, RGB, contiguous; raises `VideoError`."""
         try:
-            rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=_FLAGS, threads=1)
+            rgb = self._reformatter.reformat(
+                frame, format="rgb24", interpolation=_FLAGS, threads=_THREADS
+            )
             pixels = np.asarray(rgb.to_ndarray(), np.uint8)
         except Exception as error:  # whatever a colour space leads to
             raise VideoError(f"its colours cannot be converted: {one_line(error)}") from error
-        return upright(pixels, *_display(frame))
+        return upright(pixels, *self._display(frame))
+
+    def _display(self, frame: VideoFrame) -> tuple[int, int, int, int]:
+        # A frame that was looked at so closely lives until garbage is collected.
+        turn = frame.rotation
+        if turn not in self._displays:
+            self._displays[turn] = _display(frame)
+        return self._displays[turn]
 
 
 def upright(pixels: NDArray[np.uint8], a: int, b: int, c: int, d: int) -> NDArray[np.uint8]:

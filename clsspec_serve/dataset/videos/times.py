@@ -88,5 +88,5 @@ def decoded_times(video: Video) -> Times:
 def _times(video: Video, shown: array[int], end: int, problem: str | None) -> Times:
     found = np.unique(np.asarray(shown, np.int64))
     if not len(found) and problem is None:
-        problem = "has no frames"
+        problem = "it has no frames"
     return Times(found, end, video.time_base, problem)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from command_line import tree
@@ -221,6 +223,22 @@ def test_another_bundle_or_decoder_is_refused(
     message = str(caught.value)
     assert "model was tiny and is other; bundle was " in message
     assert "libjpeg_turbo 9.9" in message
+
+
+def test_another_column_is_refused_though_the_ids_are_the_same(
+    bundle: Path, tmp_path: Path
+) -> None:
+    tables, out = tmp_path / "tables", tmp_path / "out"
+    tables.mkdir()
+    columns = {"image": [picture(0), picture(1)], "thumb": [picture(2), picture(3)]}
+    pq.write_table(pa.table(columns), tables / "a.parquet")
+    computed(bundle, tables, out, column="image")
+    before = tree(out)
+    for column, words in (("thumb", "thumb"), (None, "the usual one")):
+        with pytest.raises(DatasetError) as caught:
+            computed(bundle, tables, out, column=column)
+        assert str(caught.value) == f"{out} was begun otherwise: column was image and is {words}"
+    assert tree(out) == before
 
 
 def test_a_source_that_changed_is_refused_and_says_in_what(

@@ -14,6 +14,7 @@ import s3fs
 from command_line import tree
 from dataset_sources import as_folder, as_table, as_tar, computed, named
 from moto.server import ThreadedMotoServer
+from video_clips import H264, numbered
 
 from clsspec_serve.errors import DatasetError
 from clsspec_serve.request import Options
@@ -73,6 +74,20 @@ def test_a_source_in_s3_gives_the_rows_of_one_that_is_here(
     computed(bundle, source, tmp_path / "there", OPTIONS)
     here, there = (pq.read_table(tmp_path / name / "rows") for name in ("here", "there"))
     assert rows_without_ids(there) == rows_without_ids(here)
+
+
+def test_videos_in_s3_give_the_rows_of_those_that_are_here(
+    bundle: Path, tmp_path: Path, store: s3fs.S3FileSystem
+) -> None:
+    file = numbered(tmp_path / "set" / "a.mp4", 23, **H264)
+    cut = numbered(tmp_path / "set" / "b.mkv", 9, **H264)
+    cut.write_bytes(cut.read_bytes()[:-300])
+    computed(bundle, file.parent, tmp_path / "here", OPTIONS)
+    store.put(str(file.parent), "data/set", recursive=True)
+    computed(bundle, "s3://data/set", tmp_path / "there", OPTIONS)
+    here, there = (pq.read_table(tmp_path / name / "rows") for name in ("here", "there"))
+    assert there.to_pylist() == here.to_pylist()
+    assert there.num_rows > 25
 
 
 def test_results_in_s3_are_those_that_are_written_here_and_a_run_goes_on(

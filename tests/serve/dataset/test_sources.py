@@ -9,13 +9,13 @@ from dataset_sources import as_folder, as_table, as_tar, named, picture
 
 from clsspec_serve.dataset.sources.find import find_source
 from clsspec_serve.dataset.sources.reading import open_reader
-from clsspec_serve.dataset.sources.source import Changed, Source, Unreadable
+from clsspec_serve.dataset.sources.source import Changed, Raw, Source, Unreadable
 from clsspec_serve.errors import DatasetError, UsageError
 
 PICTURES = named(7)
 
 
-def contents(source: Source) -> dict[str, bytes]:
+def contents(source: Source) -> dict[str, Raw]:
     reader = open_reader(source.place)
     return {item.id: reader.read(item) for item in source.items()}
 
@@ -175,8 +175,8 @@ def test_what_was_changed_after_the_listing_is_not_read(tmp_path: Path, kind: st
     ("files", "message"),
     [
         ({"a.png": b"", "b.tar": b"", "c.tar": b""}, "has 1 pictures, 2 .tar; name one kind"),
-        ({"a.txt": b""}, "has no pictures, no .tar and no .parquet among 1 files"),
-        ({}, "has no pictures, no .tar and no .parquet among 0 files"),
+        ({"a.txt": b""}, "no pictures, no .tar, no .parquet and no videos among 1 files"),
+        ({}, "no pictures, no .tar, no .parquet and no videos among 0 files"),
     ],
 )
 def test_folders_without_one_kind_are_refused(
