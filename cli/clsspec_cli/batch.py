@@ -37,7 +37,7 @@ Out = Annotated[
 Floats = Annotated[
     DType, typer.Option("--dtype", envvar="CLSSPEC_DTYPE", help="Of features and logits.")
 ]
-MapCodec = Annotated[
+SmallerMaps = Annotated[
     str,
     typer.Option(
         "--codec",
@@ -141,7 +141,7 @@ def batch(
     tasks: options.Tasks = None,
     layers: options.Layers = "",
     dtype: Floats = "float32",
-    codec: MapCodec = "none",
+    codec: SmallerMaps = "none",
     dedupe: Dedupe = False,
     shard_size: ShardSize = 512,
     max_errors: MaxErrors = None,
@@ -198,7 +198,7 @@ def batch(
     chosen = RunnerOptions(runner, replicas, threads, decoders, readers)
     if plan:
         one, count = chosen.one(bundle, asked)
-        print_plan(planned(bundle, settings, one), out, count, dedupe)
+        print_plan(planned(bundle, settings, one), out, count)
         return
     computing = chosen.runner(bundle, asked)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from clsspec_serve.dataset.batch import counted, kinds_of
+from clsspec_serve.dataset.words import counted, kinds_of
 from clsspec_serve.errors import OutputError
 
 if TYPE_CHECKING:
@@ -14,11 +14,8 @@ if TYPE_CHECKING:
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
-def print_plan(plan: Plan, out: str, replicas: int, dedupe: bool) -> None:
-    """Say it on stdout; raises `OutputError` where there is no room for it.
-
-    With `dedupe` it is the most that the run may take.
-    """
+def print_plan(plan: Plan, out: str, replicas: int) -> None:
+    """Say it on stdout; raises `OutputError` where there is no room for it."""
     from rich.filesize import decimal
 
     words = f"pictures: {plan.pictures} in {counted(plan.shards, 'shard')}"
@@ -31,12 +28,12 @@ def print_plan(plan: Plan, out: str, replicas: int, dedupe: bool) -> None:
     print(f"to write: {counted(plan.files, 'file')}, {decimal(plan.size)}: {parts}")
     if plan.free is not None:
         print(f"free: {decimal(plan.free)}")
-    if dedupe:
-        print("duplicates: not looked for here; what they save is not counted")
+    if plan.unsearched:
+        print("duplicates: not looked for here; they count as pictures in all of this")
     if plan.calibration is not None:
         print(f"codec: {plan.calibration.words()}")
     if plan.sample is not None:
-        _print_sample(plan.sample, plan.pictures - plan.pictures_done, replicas)
+        _print_sample(plan.sample, plan.coming, replicas)
     if plan.free is not None and plan.size > plan.free:
         raise OutputError(f"{out} has room for {decimal(plan.free)}, not for {decimal(plan.size)}")
 

@@ -70,8 +70,8 @@ class RunnerOptions:
         return OnRay.sized(self.replicas, self.threads, self.decoders, self.readers)
 
     def _announced(self, cluster: OnRay) -> OnRay:
-        from clsspec_serve.dataset.batch import counted
         from clsspec_serve.dataset.runners.on_ray import connect
+        from clsspec_serve.dataset.words import counted
 
         asked = cluster.replicas * cluster.cpus + bool(cluster.decoders)
         there = sum(connect())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clsspec_serve.bundle import Bundle
@@ -23,6 +23,7 @@ from clsspec_serve.dataset.sources.find import find_source
 from clsspec_serve.dataset.sources.source import Source
 from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.vectors import has_vectors, write_vectors
+from clsspec_serve.dataset.words import counted, kinds_of
 from clsspec_serve.engines.select import choose_engine
 from clsspec_serve.errors import DatasetError
 from clsspec_serve.predictor import Model, start
@@ -52,7 +53,8 @@ class Settings:
 class Summary:
     """What a run has done, at this time and before.
 
-    `seconds`: of this time, for `computed` pictures. `failures`: how many of all failed, by kind.
+    `seconds`: of this time, for `computed` pictures, of which `passed` are no duplicates.
+    `failures`: how many of all failed, by kind.
     `duplicates`: how many have the bytes of another one. `calibration`: of the codec, where there
     is one.
     """
@@ -61,6 +63,7 @@ class Summary:
     pictures: int
     shards: int
     computed: int
+    passed: int
     seconds: float
     failures: Mapping[str, int]
     duplicates: int = 0
@@ -72,7 +75,7 @@ class Summary:
         if self.computed < self.pictures:
             done += f", {self.computed} of them now"
         if self.computed:
-            rate = self.computed / max(self.seconds, 1e-9)
+            rate = self.passed / max(self.seconds, 1e-9)
             done += f", {self.seconds:.1f} s, {rate:.1f} images/s"
         if self.duplicates:
             done += f"; {counted(self.duplicates, 'duplicate')}"
@@ -95,12 +98,13 @@ def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
         run = with_duplicates(run, settings.readers)
         run = calibrated(run, layout, lambda: _model(bundle, state.asked, runner))
         records = run.records()
-        before = sum(record.pictures for record in records.values())
+        before = _pictures(records.values())
         start = time.monotonic()
         _work(run, runner, records, settings.max_errors)
         seconds = time.monotonic() - start
         if settings.npy or has_vectors(tree, layout.vectors):
             write_vectors(run, records[run.state.shards - 1].pictures)
+    now = _pictures(records.values())
     failures: Counter[str] = Counter()
     for record in records.values():
         failures.update(record.failures)
@@ -108,7 +112,8 @@ def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
         out=settings.out,
         pictures=run.state.pictures,
         shards=run.state.shards,
-        computed=sum(record.pictures for record in records.values()) - before,
+        computed=now[0] - before[0],
+        passed=now[1] - before[1],
         seconds=seconds,
         failures=failures,
         duplicates=sum(record.duplicates for record in records.values()),
@@ -138,15 +143,10 @@ def begun(bundle: Bundle, settings: Settings, source: Source) -> tuple[State, La
     return state, layout
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 picture`, `2 pictures`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def kinds_of(failures: Mapping[str, int]) -> str:
-    """`3 failed: 1 too large, 2 unreadable`, or `none failed`."""
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(failures.items()))
-    return f"{sum(failures.values())} failed: {kinds}" if kinds else "none failed"
+def _pictures(records: Iterable[Record]) -> tuple[int, int]:
+    """How many there are, and how many of them are no duplicates."""
+    numbers = [(each.pictures, each.pictures - each.duplicates) for each in records]
+    return sum(all_ for all_, _ in numbers), sum(passed for _, passed in numbers)
 
 
 def _model(bundle: Bundle, asked: Asked, runner: Runner) -> Model:

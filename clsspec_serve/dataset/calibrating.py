@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -22,7 +22,7 @@ from clsspec_serve.dataset.sampling import sampled
 from clsspec_serve.dataset.sources.reading import open_reader
 from clsspec_serve.dataset.stalls import Times
 from clsspec_serve.dataset.working import Threads
-from clsspec_serve.errors import DatasetError, UsageError
+from clsspec_serve.errors import DatasetError, EngineError, UsageError
 from clsspec_serve.heads import AnyHead
 from clsspec_serve.predictor import Model
 from clsspec_serve.preparation import Prepared
@@ -36,7 +36,7 @@ _EVERY = 1 + FITTED // MEASURED
 def calibrated(run: Run, layout: Layout, model: Callable[[], Model]) -> Run:
     """The run with all that its codec takes; nothing is done where that is there already.
 
-    Raises `DatasetError` where there are too few pictures.
+    Raises `DatasetError` where there are too few pictures to find components.
     """
     asked = run.state.asked
     if not asked.codec.loses or run.state.calibration is not None:
@@ -45,8 +45,6 @@ def calibrated(run: Run, layout: Layout, model: Callable[[], Model]) -> Run:
     with one_blas_thread():
         bases, measured = sample.split(asked.codec.pca)
         found = sample.measure(MapCodec(asked.codec, asked.dtype, bases), measured)
-    if found is None:
-        raise DatasetError(f"{run.state.source}: has too few pictures for codec {asked.codec}")
     files = write_bases(run.tree, bases)
     return calibrate(run, found.model_copy(update={"files": files}))
 
@@ -75,41 +73,47 @@ class _Sample:
                 measured.append(prepared)
                 continue
             found = self._model.features(prepared.pixels[None], self._names)
-            if all(np.isfinite(found[name]).all() for name in self._names):
+            if _finite(found, self._names):
                 for name in self._names:
                     patches[name].add(found[name][0])
+        fewest = min(each.count for each in patches.values())
         # As many differ from their mean in one direction less.
-        if any(each.count <= components for each in patches.values()):
-            return {}, []
+        if not measured or fewest <= components:
+            raise DatasetError(
+                f"{self._run.state.source}: {components} components take more patches than the "
+                f"{fewest} of the pictures that could be read, and a picture to measure on"
+            )
         return {name: each.basis(components) for name, each in patches.items()}, measured
 
-    def measure(self, codec: MapCodec, pictures: Sequence[Prepared]) -> Calibration | None:
-        """What these pictures lose, without files; None where none of them can tell."""
+    def measure(self, codec: MapCodec, pictures: Sequence[Prepared]) -> Calibration:
+        """What these pictures lose, without files; those that a run would refuse are left out."""
         maps = {name: MapLosses() for name in self._names}
         answers: dict[str, list[float]] = {head.task: [] for head in self._heads}
         count = 0
+        inputs = [output.name for head in self._heads for output in head.inputs]
+        needed = [*dict.fromkeys([*self._names, *inputs])]
         for prepared in pictures:
-            inputs = [output.name for head in self._heads for output in head.inputs]
-            needed = [*dict.fromkeys([*self._names, *inputs])]
             before = self._model.features(prepared.pixels[None], needed)
             try:
                 found = {name: codec.encode(name, before[name][0]) for name in self._names}
-            except UsageError:  # this picture will be a failure of the run
+            except UsageError:
                 continue
             after = {name: codec.decode(name, each)[None] for name, each in found.items()}
+            if not (_finite(before, self._names) and _finite(after, self._names)):
+                continue
             for name, losses in maps.items():
                 losses.add(before[name][0], after[name][0])
             for head in self._heads:
-                pair = (self._answer(head, prepared, each) for each in (before, before | after))
-                lost = answer_loss(head.task, *pair)
-                if lost is not None:
-                    answers[head.task].append(lost)
+                # Nobody has asked for this head: what it cannot do is no reason to end.
+                with suppress(EngineError):
+                    pair = (self._answer(head, prepared, each) for each in (before, before | after))
+                    lost = answer_loss(head.task, *pair)
+                    if lost is not None:
+                        answers[head.task].append(lost)
             count += 1
-        if not count:
-            return None
         return Calibration(
             pictures=count,
-            maps={name: losses.loss() for name, losses in maps.items()},
+            maps={name: losses.loss() if count else None for name, losses in maps.items()},
             answers={task: fmean(each) for task, each in answers.items() if each},
             files={},
         )
@@ -138,3 +142,7 @@ class _Sample:
                     if isinstance(each, Prepared):
                         yield each
                     meter.advance()
+
+
+def _finite(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> bool:
+    return all(np.isfinite(arrays[name]).all() for name in names)

@@ -42,19 +42,19 @@ def first_rows(digests: Digests, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def write_contents(
     path: Path, digests: Digests, first: NDArray[np.int64], rows: NDArray[np.int64], size: int
-) -> int:
+) -> None:
     """Keep them as Parquet, a row group for each shard of `size` pictures.
 
-    `first`, `rows`: see `first_rows`. Gives how many are not the first one.
+    `first`, `rows`: see `first_rows`.
     """
-    with pq.ParquetWriter(path, _SCHEMA) as writer:
+    # pyarrow takes some names for addresses.
+    with path.open("wb") as stream, pq.ParquetWriter(stream, _SCHEMA) as writer:
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
             # numpy leaves zeros at the end out.
             values = [bytes(each).ljust(DIGEST, b"\0") if each else None for each in digests[part]]
             originals = pa.array(first[part], pa.int64(), mask=first[part] == rows[part])
             writer.write_table(pa.table([pa.array(values, pa.binary(DIGEST)), originals], _SCHEMA))
-    return int(np.count_nonzero(first != rows))
 
 
 def read_shard(stream: Any, index: int) -> list[Content]:
@@ -68,6 +68,5 @@ def read_digests(stream: Any) -> Digests:
     """Those of all pictures of a file."""
     found = bytearray()
     for batch in pq.ParquetFile(stream).iter_batches(columns=["sha256"]):
-        for digest in batch.column(0).to_pylist():
-            found += digest or bytes(DIGEST)
+        found += batch.column(0).fill_null(bytes(DIGEST)).buffers()[1]
     return np.frombuffer(found, f"S{DIGEST}")

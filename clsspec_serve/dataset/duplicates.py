@@ -35,7 +35,7 @@ def with_duplicates(run: Run, readers: int) -> Run:
     `readers`: threads. Raises `DatasetError` for what was found and cannot be read any more, and
     `OutputError`.
     """
-    if not run.state.asked.dedupe:
+    if not run.state.asked.dedupe or all(part.contents for part in run.state.parts):
         return run
     parts: list[Part] = []
     before: list[Digests] = []
@@ -96,7 +96,7 @@ def _written(run: Run, index: int, digests: list[Digests]) -> Contents:
     file = state.parts[index].file.replace(".parquet", ".contents.parquet")
     with run.tree.scratch() as folder, writing_to(f"{run.tree.name}/{file}"):
         path = folder / "contents.parquet"
-        duplicates = write_contents(path, digests[-1], first, rows[own], size)
+        write_contents(path, digests[-1], first, rows[own], size)
         about = describe(path)
         run.tree.place(path, file)
-    return Contents(file=file, about=about, duplicates=duplicates)
+    return Contents(file=file, about=about)

@@ -52,7 +52,8 @@ class Listed:
 def write_listing(items: Iterable[Item], path: Path, shard_size: int) -> Listed:
     """Keep a listing as Parquet, a row group for each shard."""
     digest, count, rest = hashlib.sha256(), 0, iter(items)
-    with pq.ParquetWriter(path, _SCHEMA) as writer:
+    # pyarrow takes some names for addresses.
+    with path.open("wb") as stream, pq.ParquetWriter(stream, _SCHEMA) as writer:
         while chosen := list(islice(rest, shard_size)):
             for item in chosen:
                 digest.update("\0".join(map(str, item)).encode("utf-8", "surrogateescape") + b"\n")

@@ -22,6 +22,7 @@ from clsspec_serve.dataset.batches import Batches, Shape
 from clsspec_serve.dataset.channel import Channel, Ended
 from clsspec_serve.dataset.codecs.int8 import BeyondInt8
 from clsspec_serve.dataset.codecs.maps import MapCodec
+from clsspec_serve.dataset.codecs.pca import one_blas_thread
 from clsspec_serve.dataset.layout import Layout
 from clsspec_serve.dataset.preparing import CHUNK, Job, Preparation, Preparing
 from clsspec_serve.dataset.rows import Duplicate, Failure, Row, Unanswered, row_of
@@ -103,7 +104,7 @@ class Pipeline:
 
         Raises whatever a stage raised; no row is given after that.
         """
-        with ThreadPoolExecutor(self._encoders, "encode") as encoders:
+        with ThreadPoolExecutor(self._encoders, "encode") as encoders, one_blas_thread():
             stages = [
                 Thread(target=self._guarded, args=(self._feed, jobs)),
                 Thread(target=self._guarded, args=(self._fill,)),

@@ -63,7 +63,9 @@ class Plan:
     `pictures`, `shards`: in all, of which `pictures_done`, `shards_done` are done. `files`,
     `sizes`: still to be written; the latter in bytes, by folder or file, exact for arrays and from
     the sample for the rest. `free`: bytes, None where that is not known. `sample`: None where
-    nothing is to come. `calibration`: of the codec, where there is one.
+    nothing is to be computed. `coming`: pictures that are to be computed, without those that are
+    known to be duplicates. `unsearched`: whether the run is still to look for these. `calibration`:
+    of the codec, where there is one.
     """
 
     pictures: int
@@ -74,6 +76,8 @@ class Plan:
     sizes: Mapping[str, int]
     free: int | None
     sample: Sample | None
+    coming: int
+    unsearched: bool
     calibration: Calibration | None
 
     @property
@@ -102,7 +106,8 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
         lengths = dict(enumerate(run.state.lengths()))
         done = read_records(tree).keys()
         pending = {shard: count for shard, count in lengths.items() if shard not in done}
-        sample = _sample(run, pending, layout, runner, folder) if pending else None
+        passing = {shard: _passing(run, shard, count) for shard, count in pending.items()}
+        sample = _sample(run, pending, layout, runner, folder) if any(passing.values()) else None
     with reading(tree.name):
         free = tree.free()
     maps = {array_path(name): each.size for name, each in layout.maps.items()}
@@ -113,7 +118,8 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
     coming = sum(pending.values())
     size = state.asked.shard_size
     other = {name: ceil(coming * each) for name, each in (sample.sizes if sample else {}).items()}
-    exact = {name: coming * each + len(pending) * index_bytes(size) for name, each in maps.items()}
+    passed = sum(passing.values())
+    exact = {name: passed * each + len(pending) * index_bytes(size) for name, each in maps.items()}
     sizes = {**other, **exact} if pending else {}
     return Plan(
         pictures=run.state.pictures,
@@ -124,8 +130,17 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
         sizes=sizes | arrays,
         free=free,
         sample=sample,
+        coming=passed,
+        unsearched=state.asked.dedupe and not all(part.contents for part in run.state.parts),
         calibration=run.state.calibration,
     )
+
+
+def _passing(run: Run, shard: int, pictures: int) -> int:
+    """How many pictures of a shard are computed, as far as that is known."""
+    if not run.state.asked.dedupe:
+        return pictures
+    return sum(each.duplicate_of is None for each in run.contents(shard))
 
 
 class _Draft(LocalTree):
@@ -166,6 +181,7 @@ def _sample(
     batch = run.state.asked.batch_size
     half = min(max(1, SAMPLE // 2 // batch) * batch, ceil(sum(shards.values()) / 2))
     chosen = tuple(job.item for job, _ in sampled(run, shards, 2 * half))
+    half = min(half, ceil(len(chosen) / 2))
     asked = run.state.asked.model_copy(update={"shard_size": half, "dedupe": False})
     state = run.state.model_copy(update={"asked": asked, "parts": ()})
     tree = LocalTree(Path(folder) / "sample")

@@ -60,7 +60,7 @@ def recompute(
 ) -> Comparison:
     """Compute `count` pictures of these shards, in other batches than then, and compare them."""
     shards = {shard: records[shard].pictures for shard in sorted(records)}
-    chosen = list(sampled(run, shards, count))
+    chosen = sampled(run, shards, count)
     places = iter(chosen)
     comparison = Comparison()
     comparing = Comparing(run.state, codec_of(run))

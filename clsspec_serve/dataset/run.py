@@ -35,11 +35,10 @@ _PLACES = ("source", "place", "model")
 
 
 class Contents(Strict):
-    """What is known of the bytes of a listing's pictures: its file, and how many are duplicates."""
+    """What is known of the bytes of a listing's pictures: the file that says it."""
 
     file: str
     about: File
-    duplicates: Count
 
 
 class Part(Strict):

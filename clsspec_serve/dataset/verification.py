@@ -114,7 +114,9 @@ def _wrong_rows(run: Run, record: Record, path: str) -> Iterator[str]:
         with suppress(DatasetError):  # a file that is told of by itself
             found = run.contents(record.shard)
             expected = [(each.sha256 and each.sha256.hex(), each.duplicate_of) for each in found]
-            if [*zip(*contents, strict=True)] != expected:
+            if [*zip(*contents, strict=True)] != expected or record.duplicates != sum(
+                each.duplicate_of is not None for each in found
+            ):
                 yield f"{path}: has other duplicates than were found"
     if len(items) != record.pictures or record.failed != sum(each is not None for each in errors):
         yield f"{path}: has other numbers than its record"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from clsspec_serve.dataset.codecs.calibration import read_bases
 from clsspec_serve.dataset.codecs.maps import MapCodec
-from clsspec_serve.dataset.codecs.pca import one_blas_thread
 from clsspec_serve.dataset.layout import layout_of
 from clsspec_serve.dataset.pipeline import Pipeline
 from clsspec_serve.dataset.preparing import InThreads, Job, Preparation, Steps
@@ -99,7 +98,7 @@ def work(
             placing = places.submit(place, writer)
             writer = None
 
-    with ThreadPoolExecutor(1, "place") as places, one_blas_thread():
+    with ThreadPoolExecutor(1, "place") as places:
         try:
             pipeline.run(jobs(), write)
         finally:

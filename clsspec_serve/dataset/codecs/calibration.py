@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from clsspec_serve.dataset.codecs.pca import Basis
 from clsspec_serve.dataset.trees.tree import Tree, reading
+from clsspec_serve.dataset.words import counted
 from clsspec_serve.errors import DatasetError
 from clsspec_serve.manifest import File
 from clsspec_serve.outputs import npy
-from clsspec_serve.schema import Positive, Strict
+from clsspec_serve.schema import Count, Strict
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 FOLDER = "codec"
 
@@ -21,45 +26,58 @@ FOLDER = "codec"
 class MapLoss(Strict):
     """Maps as they are read back, beside what the network gave.
 
-    `variance`: the share of the patches' variance that is kept. `cosine`: the mean over all patches
+    `variance`: the share of the patches' variance that is kept, None where they do not differ;
+    below zero where their mean would be nearer. `cosine`: the mean over all patches
     of the cosine between both. `relative`: the Euclidean length of the difference over that of the
     maps.
     """
 
-    variance: float
-    cosine: float
-    relative: float
+    variance: Finite | None
+    cosine: Finite
+    relative: Finite
 
 
 class Calibration(Strict):
     """What `pictures` that no component was found on have lost.
 
-    `maps`: by name. `answers`: of the heads that take these maps: `segment`, the share of pixels
-    that get another class; `depth`, the mean of the difference over the depth (AbsRel); `classify`,
-    the share of pictures that get another class. `files`: the components, by path.
+    `maps`: by name; None where none of them could tell. `answers`: of the heads that take these
+    maps: `segment`, the share of pixels that get another class; `depth`, the mean of the difference
+    over the depth (AbsRel); `classify`, the share of pictures that get another class. `files`: the
+    components, by path.
     """
 
-    pictures: Positive
-    maps: dict[str, MapLoss]
-    answers: dict[str, float]
+    pictures: Count
+    maps: dict[str, MapLoss | None]
+    answers: dict[str, Finite]
     files: dict[str, File]
 
     def words(self) -> str:
         """In a line."""
-        parts = [
-            f"{name} lose {100 * (1 - loss.variance):.2g} % of their variance, cosine "
-            f"{loss.cosine:.6f}"
-            for name, loss in self.maps.items()
-        ]
-        parts += [_ANSWERS[name].format(100 * value) for name, value in self.answers.items()]
-        return f"{'; '.join(parts)}; on {self.pictures} pictures"
+        if not self.pictures:
+            return "what it loses is not known, as no picture of the sample could be computed"
+        parts = [f"{name} {_of_maps(loss)}" for name, loss in self.maps.items() if loss]
+        parts += [_ANSWERS[name].format(_percent(loss)) for name, loss in self.answers.items()]
+        return f"{'; '.join(parts)}; on {counted(self.pictures, 'picture')}"
 
 
 _ANSWERS = {
-    "segment": "segment: {:.2g} % of the pixels get another class",
-    "depth": "depth: {:.2g} % off",
-    "classify": "classify: {:.2g} % get another class",
+    "segment": "segment: {} of the pixels get another class",
+    "depth": "depth: {} off",
+    "classify": "classify: {} get another class",
 }
+
+
+def _of_maps(loss: MapLoss) -> str:
+    cosine = f"cosine {loss.cosine:.6f}"
+    if loss.variance is None:
+        return f"do not vary, {cosine}"
+    return f"lose {_percent(1 - loss.variance)} of their variance, {cosine}"
+
+
+def _percent(share: float) -> str:
+    """With two digits, or more where it is large."""
+    percent = 100 * share
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
 
 
 def write_bases(tree: Tree, bases: Mapping[str, Basis]) -> dict[str, File]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from clsspec_serve.errors import UsageError
 from clsspec_serve.schema import Positive, Strict
 
@@ -26,18 +28,15 @@ class Codec(Strict):
 
 
 PLAIN = Codec()
+_CODEC = re.compile(r"pca:([1-9][0-9]{0,5})(, *int8)?|(int8)")
 
 
 def parse_codec(text: str) -> Codec:
     """Read `none`, `int8`, `pca:128` or `pca:128,int8`; raises `UsageError`."""
     if text == str(PLAIN):
         return PLAIN
-    words = [word.strip() for word in text.split(",")]
-    int8 = words[-1] == "int8"
-    first = words[: len(words) - int8]
-    if not first:
-        return Codec(int8=True)
-    name, colon, number = first[0].partition(":")
-    if len(first) > 1 or name != "pca" or not colon or not number.isdecimal() or not int(number):
+    found = _CODEC.fullmatch(text)
+    if found is None:
         raise UsageError(f"codec {text!r}; accepted are none, int8, pca:128 and pca:128,int8")
-    return Codec(pca=int(number), int8=int8)
+    pca, after, alone = found.groups()
+    return Codec(pca=int(pca) if pca else None, int8=bool(after or alone))

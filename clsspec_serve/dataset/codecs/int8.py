@@ -33,11 +33,11 @@ class BeyondInt8(UsageError):
     """A map holds NaN or infinity, which have no byte."""
 
 
-def quantized(patches: NDArray[np.float32]) -> Quantized:
-    """A map `(h, w, D)` in bytes; raises `BeyondInt8`."""
+def quantized(name: str, patches: NDArray[np.float32]) -> Quantized:
+    """The map `(h, w, D)` of that name in bytes; raises `BeyondInt8`."""
     low, high = patches.min((0, 1), keepdims=True), patches.max((0, 1), keepdims=True)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise BeyondInt8("holds NaN or infinity, which int8 cannot hold")
+        raise BeyondInt8(f"{name} holds NaN or infinity, which int8 cannot hold")
     # Halves first, as the range may be beyond float32.
     offset = low / 2 + high / 2
     scale = (high / 2 - low / 2) / np.float32(_LEVELS)

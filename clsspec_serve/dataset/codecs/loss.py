@@ -11,34 +11,43 @@ from clsspec_serve.dataset.codecs.calibration import MapLoss
 
 Doubles = NDArray[np.float64]
 
+_NOISE = 1e-12
+"""Of the sum of squares: a variance that only rounding leaves."""
+
 
 class MapLosses:
     """Adds up what maps have lost, patch by patch."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._squares = self._error = self._cosines = 0.0
-        self._sum: Doubles | float = 0.0
+        self._squares = self._centred = self._error = self._cosines = 0.0
+        # Near the mean, so that little is lost when that is taken off.
+        self._origin: Doubles = np.zeros(0)
+        self._sum: Doubles = np.zeros(0)
 
     def add(self, before: NDArray[Any], after: NDArray[Any]) -> None:
         """A map `(h, w, D)` as it was and as it is."""
         old, new = (each.reshape(-1, each.shape[-1]).astype(np.float64) for each in (before, after))
+        if not self._count:
+            self._origin, self._sum = old.mean(0), np.zeros(old.shape[1])
         self._count += len(old)
-        self._sum = self._sum + old.sum(0)
+        self._sum += (old - self._origin).sum(0)
         self._squares += float(np.square(old).sum())
+        self._centred += float(np.square(old - self._origin).sum())
         self._error += float(np.square(old - new).sum())
-        lengths = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
-        # A patch of zeros has no direction to lose.
-        cosines = np.divide(
-            (old * new).sum(1), lengths, out=np.ones_like(lengths), where=lengths > 0
-        )
+        one, other = (np.linalg.norm(each, axis=1) for each in (old, new))
+        # Patches of zeros have no direction to lose.
+        cosines = ((one == 0) & (other == 0)).astype(np.float64)
+        lengths = one * other
+        np.divide((old * new).sum(1), lengths, out=cosines, where=lengths > 0)
         self._cosines += float(cosines.sum())
 
     def loss(self) -> MapLoss:
         """Of all of them together."""
-        variance = self._squares - float(np.square(self._sum).sum()) / self._count
+        variance = self._centred - float(np.square(self._sum).sum()) / self._count
+        varies = variance > _NOISE * self._squares
         return MapLoss(
-            variance=1 - self._error / variance if variance else 1.0,
+            variance=1 - self._error / variance if varies else None,
             cosine=self._cosines / self._count,
             relative=float(np.sqrt(self._error / self._squares)) if self._squares else 0.0,
         )

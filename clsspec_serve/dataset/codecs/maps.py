@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clsspec_serve.choices import DType
 from clsspec_serve.dataset.codecs.codec import Codec
-from clsspec_serve.dataset.codecs.int8 import BeyondInt8, dequantized, quantized
+from clsspec_serve.dataset.codecs.int8 import dequantized, quantized
 from clsspec_serve.dataset.codecs.pca import Basis
 from clsspec_serve.delivery import Delivery
 from clsspec_serve.schema import Positive, Strict
@@ -66,10 +66,7 @@ class MapCodec:
         values = self.bases[name].scores(patches) if self.codec.pca else patches
         if not self.codec.int8:
             return Delivery(dtype=self.dtype).apply({name: values})
-        try:
-            found = quantized(values)
-        except BeyondInt8 as error:
-            raise BeyondInt8(f"{name} {error}") from None
+        found = quantized(name, values)
         return {name: found.values, scale_of(name): found.scale, offset_of(name): found.offset}
 
     def decode(self, name: str, arrays: Arrays) -> NDArray[np.float32]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from threading import Lock
+from typing import BinaryIO
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,9 +114,6 @@ class VideoReader:
             self._file.close()
             self._file = None
 
-    def __del__(self) -> None:
-        self.close()
-
     def _frame(self, item: Item) -> NDArray[np.uint8]:
         try:
             if self._file is None or not self._file.has(item):
@@ -141,11 +140,8 @@ class _File:
         except BaseException:
             self._stream.close()
             raise
-
-    def close(self) -> None:
-        """Let it go."""
-        self._playback.close()
-        self._stream.close()
+        # Also where nobody has the reader any more.
+        self.close = finalize(self, _close, self._playback, self._stream)
 
     def has(self, item: Item) -> bool:
         """Whether it is an item's, as that was listed."""
@@ -167,3 +163,8 @@ class _File:
                 with unchanged(self._tree, self._path, self._version, _CHANGED):
                     pass
         return self._converter.pixels(frame)
+
+
+def _close(playback: Playback, stream: BinaryIO) -> None:
+    playback.close()
+    stream.close()

@@ -37,4 +37,4 @@ def test_results_are_read_as_the_documents_say(
     exec(compile(CALLS[1], "docs/batch.md", "exec"), seen)
     # Three components are all that vary.
     np.testing.assert_allclose(seen["restored"], expected.patches, atol=1)
-    assert 0 < np.abs(seen["restored"] - expected.patches).max()
+    assert np.abs(seen["restored"] - expected.patches).max() > 0

@@ -150,7 +150,7 @@ def test_what_is_known_is_kept_whole(tmp_path: Path) -> None:
     values = [b"\1" * 31 + b"\0", b"", b"\0" * 31 + b"\1", b"\1" * 31 + b"\0", b"\2" * 30 + b"\0\0"]
     found, numbers = np.array(values, "S32"), np.arange(10, 15)
     first = first_rows(found, numbers)
-    assert write_contents(tmp_path / "contents", found, first, numbers, 3) == 1
+    write_contents(tmp_path / "contents", found, first, numbers, 3)
     kept = [read_shard(tmp_path / "contents", index) for index in (0, 1)]
     assert [each.sha256 or b"" for shard in kept for each in shard] == values
     assert [each.duplicate_of for each in kept[1]] == [10, None]
@@ -226,14 +226,18 @@ def test_a_run_is_verified_with_its_duplicates(bundle: Path, tmp_path: Path) -> 
     files = records[1].files | {"rows/000001.parquet": describe(place)}
     told = verify_files(run, {1: records[1].model_copy(update={"files": files})}).problems
     assert told == ("rows/000001.parquet: has other duplicates than were found",)
+    changed = table.to_pylist()
+    changed[1]["duplicate_of"] = 2
+    pq.write_table(table.from_pylist(changed, table.schema), place)
     found = recompute(run, records, load(bundle, threads=1), Threads(2, 2), 20)
-    assert found.problems == ["004.png: was stored with other bytes, or of another original"]
+    assert found.problems == ["005.png: was stored with other bytes, or of another original"]
 
 
 def test_what_was_found_and_is_lost_is_the_runs_error(bundle: Path, tmp_path: Path) -> None:
     source, out = set_of(tmp_path / "set"), tmp_path / "out"
     computed(bundle, source, out, ALL, dedupe=True)
     (out / "listing" / "0.contents.parquet").unlink()
+    (out / "shards" / "000001.json").unlink()
     with pytest.raises(
         DatasetError, match=r"out/listing/0\.contents\.parquet cannot be read: No such"
     ):
@@ -256,7 +260,8 @@ def test_a_plan_counts_duplicates_as_pictures(bundle: Path, tmp_path: Path) -> N
     computed(bundle, source, out, ALL, dedupe=True)
     (out / "shards" / "000001.json").unlink()
     half = plan(model.bundle, settings_of(bundle, source, out, ALL, dedupe=True), runner)
-    assert half.shards_done == 2
+    assert (half.shards_done, half.coming, half.unsearched) == (2, 2, False)
+    assert (found.coming, found.unsearched) == (11, True)
 
 
 def test_vectors_of_duplicates_are_not_there(bundle: Path, tmp_path: Path) -> None:
@@ -264,3 +269,27 @@ def test_vectors_of_duplicates_are_not_there(bundle: Path, tmp_path: Path) -> No
     computed(bundle, source, out, ALL, dedupe=True, npy=True)
     lacking = np.isnan(np.load(out / "cls.npy")).all(1)
     assert lacking.tolist() == [each is not None or row == 7 for row, each in enumerate(ORIGINALS)]
+
+
+def test_of_duplicates_the_original_is_computed_again(bundle: Path, tmp_path: Path) -> None:
+    contents = {"000.png": picture(0)} | {f"{row:03}.png": picture(1) for row in range(1, 40)}
+    source, out = as_folder(tmp_path / "set", contents), tmp_path / "out"
+    computed(bundle, source, out, ALL, dedupe=True)
+    run = open_run(open_tree(str(out)))
+    found = recompute(run, run.records(), load(bundle, threads=1), Threads(2, 2), 8)
+    assert (found.pictures, found.problems, found.left) == (1, [], [])
+    (out / "shards" / "000005.json").unlink()
+    # What is left is known to be duplicates, of which the plan computes none.
+    model = load(bundle, threads=1)
+    settings = settings_of(bundle, source, out, ALL, dedupe=True)
+    half = plan(model.bundle, settings, Here(model, Threads(2, 2)))
+    assert (half.coming, half.sample) == (0, None)
+
+
+def test_a_name_with_a_colon_is_no_address(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_of(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    computed(bundle, "set", "pca:8", ALL, dedupe=True)
+    assert len(rows(tmp_path / "pca:8")) == 11

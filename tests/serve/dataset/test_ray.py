@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from command_line import tree
-from dataset_sources import as_folder, computed, named, picture
 from dataset_process import CODEC
+from dataset_sources import as_folder, computed, named, picture
 
 from clsspec_serve.request import Options
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from video_clips import H264, all_pixels, clip, numbered, picture, reader, source
 
 from clsspec_serve.dataset.sources.source import Unreadable
-from clsspec_serve.dataset.videos.pixels import Converter
+from clsspec_serve.dataset.videos.pixels import Converter, _display, upright
 from clsspec_serve.errors import ImageTooLarge
 
 COLOURS = ((200, 40, 60), (30, 180, 90), (70, 60, 220), (128, 128, 128), (250, 240, 20))
@@ -80,6 +83,17 @@ def test_ten_bits_are_rounded_to_eight(tmp_path: Path) -> None:
         np.testing.assert_allclose(pixels.astype(int), expected, atol=2)
 
 
+def test_pixels_do_not_depend_on_the_processor() -> None:
+    script = Path(__file__).parents[2] / "conversion_here.py"
+    found = {
+        subprocess.run(
+            [sys.executable, script, each], capture_output=True, text=True, check=True
+        ).stdout
+        for each in ("all", "plain")
+    }
+    assert len(found) == 1
+
+
 def test_a_colour_space_that_is_not_known_is_a_failure(tmp_path: Path) -> None:
     file = clip(tmp_path / "a.mkv", [flat(COLOURS[0])], colours=(14, LIMITED), **H264)  # ICtCp
     (item,) = source(file).items()
@@ -125,6 +139,18 @@ def test_a_phone_s_portrait_is_upright(tmp_path: Path) -> None:
     file.write_bytes(content)
     for index, pixels in enumerate(all_pixels(file)):
         np.testing.assert_array_equal(pixels, np.rot90(picture(index), -1))
+
+
+def test_a_frame_with_data_that_pyav_does_not_know_is_turned_all_the_same() -> None:
+    class Frame(SimpleNamespace):
+        @property
+        def side_data(self) -> object:
+            raise ValueError("99 is not a valid Type")
+
+    pixels = picture(0)
+    for rotation, turns in ((0, 0), (90, 1), (-180, 2), (-90, 3)):
+        matrix = _display(Frame(rotation=rotation))  # type: ignore[arg-type]  # a stand-in
+        np.testing.assert_array_equal(upright(pixels, *matrix), np.rot90(pixels, turns))
 
 
 def test_frames_of_more_pixels_than_are_accepted_are_not_decoded(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from dataset_sources import as_folder
 from video_clips import H264, all_pixels, clip, counted, names, numbered, picture, source
 
@@ -132,6 +133,19 @@ def _sound(file: Path) -> None:
         output.mux(stream.encode(frame))
 
 
+def _sound_with_a_cover(file: Path) -> None:
+    with av.open(str(file), "w", format="mp4") as output:
+        sound, cover = output.add_stream("aac", rate=8000), output.add_stream("png", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 28, 42, "rgb24"
+        cover.disposition = Disposition.attached_pic
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), layout="mono")
+        frame.rate = 8000
+        output.mux(cover.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24")))
+        output.mux(cover.encode(None))
+        output.mux(sound.encode(frame))
+        output.mux(sound.encode(None))
+
+
 INVALID = "Invalid data found when processing input"
 
 
@@ -142,9 +156,10 @@ INVALID = "Invalid data found when processing input"
         (lambda file: file.write_bytes(b"no video at all" * 500), INVALID),
         (lambda file: file.write_bytes(bytes(9000)), INVALID),
         (_sound, "it has no video stream"),
+        (_sound_with_a_cover, "it has no video stream"),
         (lambda file: file.symlink_to("nothing"), None),
     ],
-    ids=["empty", "text", "zeros", "sound", "link"],
+    ids=["empty", "text", "zeros", "sound", "sound with a cover", "link"],
 )
 def test_what_is_no_video_is_a_row_that_says_so(
     tmp_path: Path,

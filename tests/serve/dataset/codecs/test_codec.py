@@ -32,6 +32,7 @@ def test_blanks_after_the_comma_do_no_harm() -> None:
     [
         *("", "int4", "pca", "pca:", "pca:0", "pca:-3", "pca:1.5", "pca:a", "pca:2:int8", ",int8"),
         *("int8,pca:2", "int8,int8", "pca:2,pca:2", "pca:2,pca:2,int8", "none,int8", "pca:2,", "²"),
+        *("pca:" + "9" * 5000, "pca:٣", "pca:02"),
     ],
 )
 def test_anything_else_is_refused_with_what_is_accepted(text: str) -> None:

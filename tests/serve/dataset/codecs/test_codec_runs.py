@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import zarr
 from command_line import tree
-from dataset_sources import as_folder, computed, named, rows, samples, settings_of
+from dataset_sources import as_folder, computed, named, picture, rows, samples, settings_of
 from http_server import observed
 from numpy.typing import NDArray
 
-from clsspec_serve import load
+from clsspec_serve import Model, load
 from clsspec_serve.dataset.codecs.codec import Codec, parse_codec
 from clsspec_serve.dataset.planning import plan
 from clsspec_serve.dataset.recomputing import Comparison, recompute
@@ -299,15 +299,7 @@ def test_pictures_with_values_that_have_no_byte_are_failures_of_their_own(
     bundle: Path, tmp_path: Path
 ) -> None:
     source, out = as_folder(tmp_path / "set", named(10)), tmp_path / "out"
-    model = observed(bundle, lambda inputs: None)
-    run = model.engine.run
-
-    def first_is_nan(inputs: Any, outputs: Any) -> dict[str, NDArray[Any]]:
-        found = run(inputs, outputs)
-        found["patches"] = np.where(found["patches"][..., :1] > 128, np.nan, found["patches"])
-        return found
-
-    model.engine.run = first_is_nan  # type: ignore[method-assign]
+    model = sometimes_nan(bundle)
     computed(bundle, source, out, SQUASH, runner=Here(model, Threads(2, 2)), **codec_of("int8"))
     failed = [row for row in rows(out) if row["kind"] == "beyond int8"]
     assert 0 < len(failed) < 10
@@ -333,16 +325,81 @@ def test_a_codec_without_maps_or_with_too_many_components_is_refused(
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("text", "count"), [("pca:2", 2), ("int8", 0)])
-def test_too_few_pictures_are_refused(bundle: Path, tmp_path: Path, text: str, count: int) -> None:
-    pictures = named(count) | {"bad.png": b"no picture"}
-    source = as_folder(tmp_path / "set", pictures)
-    with pytest.raises(DatasetError, match=f"set: has too few pictures for codec {text}"):
-        computed(bundle, source, tmp_path / "out", SQUASH, **codec_of(text))
+def test_too_few_pictures_for_components_are_refused_with_their_number(
+    bundle: Path, tmp_path: Path
+) -> None:
+    source = as_folder(tmp_path / "set", named(2) | {"bad.png": b"no picture"})
+    with pytest.raises(DatasetError) as caught:
+        computed(bundle, source, tmp_path / "out", SQUASH, **codec_of("pca:2"))
+    assert str(caught.value) == (
+        f"{source}: 2 components take more patches than the 12 of the pictures that could be read, "
+        "and a picture to measure on"
+    )
 
 
 def test_fewer_patches_than_components_are_refused(bundle: Path, tmp_path: Path) -> None:
     source = as_folder(tmp_path / "set", named(4))
     options: Options = {"tasks": ("patches",), "policy": "squash", "size": (14, 14)}
-    with pytest.raises(DatasetError, match="set: has too few pictures for codec pca:3"):
+    with pytest.raises(DatasetError, match="3 components take more patches than the 3 of the"):
         computed(bundle, source, tmp_path / "out", options, **codec_of("pca:3"))
+
+
+def test_without_a_picture_to_measure_on_the_loss_is_not_known(
+    bundle: Path, tmp_path: Path
+) -> None:
+    source, out = as_folder(tmp_path / "set", {"bad.png": b"no picture"}), tmp_path / "out"
+    summary = computed(bundle, source, out, SQUASH, **codec_of("int8"))
+    assert summary.failures == {"no picture": 1}
+    assert summary.text().splitlines()[1] == (
+        "codec: what it loses is not known, as no picture of the sample could be computed"
+    )
+    assert computed(bundle, source, out, SQUASH, **codec_of("int8")).computed == 0
+    assert again(bundle, out).problems == []
+
+
+@pytest.mark.parametrize("text", CODECS)
+def test_pictures_without_finite_features_are_not_measured_on(
+    bundle: Path, tmp_path: Path, text: str
+) -> None:
+    source, out = as_folder(tmp_path / "set", named(60)), tmp_path / "out"
+    computed(
+        bundle,
+        source,
+        out,
+        SQUASH,
+        runner=Here(sometimes_nan(bundle), Threads(2, 2)),
+        **codec_of(text),
+    )
+    found = open_run(open_tree(str(out))).state.calibration
+    assert found is not None
+    assert 0 < found.pictures < (12 if "pca" in text else 32)
+    assert found.maps["patches"] is not None
+    assert found.answers.keys() == {"segment", "depth"}
+
+
+def test_components_of_duplicates_count_once(bundle: Path, tmp_path: Path) -> None:
+    first = as_folder(tmp_path / "first", named(5))
+    many = as_folder(
+        tmp_path / "many", named(5) | {f"x{index:03}.png": picture(0) for index in range(40)}
+    )
+    computed(bundle, first, tmp_path / "a", SQUASH, **codec_of("pca:1"))
+    summary = computed(bundle, many, tmp_path / "b", SQUASH, dedupe=True, **codec_of("pca:1"))
+    assert summary.duplicates == 40
+    means = [np.load(tmp_path / name / "codec" / "patches_mean.npy") for name in ("a", "b")]
+    np.testing.assert_array_equal(*means)
+
+
+def sometimes_nan(bundle: Path) -> Model:
+    """A model whose engine gives NaN for some patches of some pictures."""
+    model = observed(bundle, lambda inputs: None)
+    run = model.engine.run
+
+    def with_nan(inputs: Any, outputs: Any) -> dict[str, NDArray[Any]]:
+        found = run(inputs, outputs)
+        if "patches" in found:
+            odd = found["patches"][:, :1, :1, :1] > 128
+            found["patches"] = np.where(odd, np.nan, found["patches"])
+        return found
+
+    model.engine.run = with_nan  # type: ignore[method-assign]
+    return model

@@ -22,7 +22,7 @@ MAPS = arrays(
 
 @given(MAPS)
 def test_every_value_comes_back_to_half_a_step(patches: NDArray[np.float32]) -> None:
-    found = quantized(patches)
+    found = quantized("patches", patches)
     assert found.values.dtype == np.int8
     assert found.values.min() >= -127
     exact = found.values.astype(np.float64) * found.scale + found.offset
@@ -34,7 +34,7 @@ def test_every_value_comes_back_to_half_a_step(patches: NDArray[np.float32]) -> 
 
 @given(MAPS)
 def test_reading_back_is_one_product_and_one_sum(patches: NDArray[np.float32]) -> None:
-    found = quantized(patches)
+    found = quantized("patches", patches)
     back = dequantized(*found)
     assert back.dtype == np.float32
     assert back.shape == patches.shape
@@ -47,7 +47,7 @@ def test_each_channel_has_a_range_of_its_own() -> None:
     patches[..., 0] = [[-1, 1], [0, 0.5]]
     patches[..., 1] = [[1000, 3000], [2000, 1000]]
     patches[..., 2] = 7
-    found = quantized(patches)
+    found = quantized("patches", patches)
     np.testing.assert_allclose(found.scale.ravel(), [1 / 127, 1000 / 127, 0], rtol=1e-6)
     np.testing.assert_array_equal(found.offset.ravel(), [0, 2000, 7])
     assert found.values[..., 0].ravel().tolist() == [-127, 127, 0, 64]
@@ -59,17 +59,17 @@ def test_each_channel_has_a_range_of_its_own() -> None:
 def test_what_has_no_byte_is_refused(bad: float) -> None:
     patches = np.ones((2, 2, 3), np.float32)
     patches[1, 0, 2] = bad
-    with pytest.raises(BeyondInt8, match="holds NaN or infinity"):
-        quantized(patches)
+    with pytest.raises(BeyondInt8, match="patches holds NaN or infinity"):
+        quantized("patches", patches)
 
 
 def test_a_range_beyond_float32_is_held() -> None:
     patches = np.array([[[3e38], [-3e38], [0]]], np.float32)
-    found = quantized(patches)
+    found = quantized("patches", patches)
     assert found.values.ravel().tolist() == [127, -127, 0]
     np.testing.assert_allclose(dequantized(*found), patches, rtol=1e-6)
 
 
 def test_large_values_of_one_sign_are_held() -> None:
     patches = np.array([[[3e38], [3.2e38]]], np.float32)
-    np.testing.assert_allclose(dequantized(*quantized(patches)), patches, rtol=1e-6)
+    np.testing.assert_allclose(dequantized(*quantized("patches", patches)), patches, rtol=1e-6)
