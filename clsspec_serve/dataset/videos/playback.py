@@ -9,13 +9,11 @@ and whatever comes after the damage is refused.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 
-from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from clsspec_serve.dataset.videos.decoding import Damaged, Decoding, Later
 from clsspec_serve.dataset.videos.opening import Video, VideoError
@@ -96,7 +94,7 @@ class Playback:
                 if packet.pts > time:
                     break
                 if first is None or packet.pts >= first:
-                    return Decoding(self._video, _beginning(packet, packets))
+                    return Decoding(self._video, chain([packet], packets))
         raise Later
 
     def _key_after_damage(self, decoding: Decoding, time: int) -> int:
@@ -118,15 +116,3 @@ class Playback:
     def _renew(self) -> None:
         self._video.close()
         self._video = self._opened()
-
-
-def _beginning(
-    key: Packet[VideoStream], packets: Iterator[Packet[VideoStream]]
-) -> Iterator[Packet[VideoStream]]:
-    """A key frame, and what is decoded after it but for frames that are shown before it.
-
-    Those are made from others, which are not there.
-    """
-    first = key.pts or 0
-    rest = (packet for packet in packets if packet.pts is None or packet.pts >= first)
-    return chain([key], rest)

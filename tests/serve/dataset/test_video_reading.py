@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import random
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +29,7 @@ from video_clips import (
 
 from clsspec_serve.dataset.sources.source import Changed, Unreadable
 from clsspec_serve.dataset.trees.local import LocalTree
+from clsspec_serve.dataset.videos.opening import Video, VideoError
 
 FRAMES = 40
 KINDS = {
@@ -111,12 +113,47 @@ def test_a_few_frames_of_a_second_are_decoded_on_the_way(tmp_path: Path) -> None
     assert work.sought == 1
 
 
-@pytest.mark.parametrize("name", ["B-frames.mp4", "B-frames.ts", "a.avi"])
-def test_damage_is_the_failure_of_the_same_frames_in_any_order(tmp_path: Path, name: str) -> None:
+def _order(file: Path) -> list[int]:
+    """Numbers of the frames in the order in which they are decoded."""
+    times = [each.pts or 0 for each in packets(file)]
+    return [sorted(times).index(time) for time in times]
+
+
+def _amid(file: Path) -> int:
+    """A packet in the middle of a group."""
+    return next(at for at in range(14, 20) if not packets(file)[at].is_keyframe)
+
+
+def _made_from(file: Path) -> int:
+    """A packet from whose frame others are made that are shown before."""
+    order = _order(file)
+    return next(at for at in range(12, 20) if order[at] > at + 1)
+
+
+def _before_a_key_frame(file: Path) -> int:
+    """A packet whose frame is shown before a key frame that is decoded before it."""
+    found, order = packets(file), _order(file)
+    return next(
+        at for at in range(12, 32) if found[at - 1].is_keyframe and order[at] < order[at - 1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        *((name, _amid) for name in ("B-frames.mp4", "B-frames.ts", "a.avi")),
+        *((name, _made_from) for name in ("B-frames.mp4", "B-frames.mkv", "B-frames.ts")),
+        *((name, _before_a_key_frame) for name in ("open-groups.mp4", "a.avi")),
+    ],
+)
+def test_damage_is_the_failure_of_the_same_frames_in_any_order(
+    tmp_path: Path, name: str, where: Callable[[Path], int]
+) -> None:
     frames = [picture(index, 120, 160) for index in range(FRAMES)]
-    file = clip(tmp_path / name, frames, **KINDS[name])
+    options = KINDS[name] | {"bf": "5", "b_strategy": "0", "sc_threshold": "0"}
+    file = clip(tmp_path / name, frames, **(KINDS["a.avi"] if name == "a.avi" else options))
     whole = outcomes(reader(file), file)
-    damage(file, next(at for at in range(14, 20) if not packets(file)[at].is_keyframe))
+    damage(file, where(file))
     expected = outcomes(reader(file), file)
     failed = [index for index, each in enumerate(expected) if isinstance(each, str)]
     assert failed == [*range(failed[0], failed[-1] + 1)]
@@ -139,6 +176,44 @@ def test_a_damaged_group_is_not_decoded_for_each_of_its_frames(tmp_path: Path) -
     assert sum(isinstance(each, str) for each in found) > 20
     assert work.decoded < 200
     assert work.sought + work.opened < 10
+    assert work.opened > 2  # for the list, at first, and after the damage
+
+
+def test_a_frame_of_a_transport_stream_is_not_decoded_from_the_beginning(tmp_path: Path) -> None:
+    file = write(tmp_path, "B-frames.ts", 300)
+    items, own = list(source(file).items()), reader(file)
+    with counted() as work:
+        for index in (280, 150):
+            own.read(items[index])
+    assert work.decoded < 200
+
+
+def test_a_file_that_cannot_be_sought_in_is_decoded_from_its_beginning(tmp_path: Path) -> None:
+    file = write(tmp_path, "B-frames.mkv")
+    expected = outcomes(reader(file), file)
+
+    def refuse(video: Video, time: int) -> None:
+        raise VideoError("Operation not permitted")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Video, "seek", refuse)
+        for words, order in orders(FRAMES).items():
+            assert outcomes(reader(file), file, order) == expected, words
+
+
+def test_a_jump_that_goes_too_far_is_tried_again_from_before(tmp_path: Path) -> None:
+    """And what is decoded on the way to a key frame, without what it is made from, is not taken."""
+    file = write(tmp_path, "open-groups.mp4")
+    expected, seek = outcomes(reader(file), file), Video.seek
+    unit = 1 / (10 * packets(file)[0].time_base)
+
+    def beyond(video: Video, time: int) -> None:
+        seek(video, time + int(4 * unit))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Video, "seek", beyond)
+        for words, order in orders(FRAMES).items():
+            assert outcomes(reader(file), file, order) == expected, words
 
 
 def test_frames_that_never_come_are_failures(tmp_path: Path) -> None:
@@ -164,6 +239,9 @@ def test_a_video_that_was_changed_after_the_listing_is_not_read(tmp_path: Path) 
     _touch(file)
     own = reader(file)
     with pytest.raises(Changed, match="is in a video that was changed after it had been listed"):
+        own.read(item)
+    file.write_bytes(b"no video any more")
+    with pytest.raises(Changed):
         own.read(item)
     file.unlink()
     with pytest.raises(Unreadable, match="cannot be read: No such file or directory"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from threading import get_ident
 
 import av
 import numpy as np
@@ -13,8 +14,10 @@ from dataset_sources import computed, rows
 from video_clips import H264, clip, counted, numbered, picture
 
 from clsspec_serve import load
+from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.runners.here import Here
 from clsspec_serve.dataset.runners.processes import Processes
+from clsspec_serve.dataset.sources.videos import VideoReader
 from clsspec_serve.dataset.worker import Resources
 from clsspec_serve.dataset.working import Threads
 from clsspec_serve.errors import DatasetError
@@ -92,12 +95,20 @@ def test_processes_beside_each_other_give_the_same_bytes(
 
 
 def test_a_run_decodes_each_frame_once_however_many_threads_may_read(
-    bundle: Path, tmp_path: Path
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = numbered(tmp_path / "set" / "a.mp4", 100, **H264)
     runner = Here(load(bundle, threads=1), Threads(8, 4))
+    read, threads = VideoReader.read, set()
+
+    def reading(reader: VideoReader, item: Item) -> object:
+        threads.add(get_ident())
+        return read(reader, item)
+
+    monkeypatch.setattr(VideoReader, "read", reading)
     with counted() as work:
-        computed(bundle, file, tmp_path / "out", OPTIONS, runner=runner)
+        computed(bundle, file, tmp_path / "out", OPTIONS, runner=runner, shard_size=50)
+    assert len(threads) == 1
     assert work.decoded == 100
     assert work.sought == 1
 
