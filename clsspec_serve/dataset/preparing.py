@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -97,22 +97,29 @@ class InThreads:
     def __init__(self, steps: Steps, *, readers: int, decoders: int) -> None:
         self._steps, self._decoders = steps, decoders
         self._readers = min(readers, steps.reader.threads or readers)
+        # What is decoded when it is read is large, and takes its time by itself.
+        self._chunk = CHUNK if steps.reader.threads is None else 1
 
     def start(self, jobs: Iterable[Job], times: Times) -> Generator[Preparing]:
         """See `Preparation`."""
         reading = ThreadPoolExecutor(self._readers, "read")
         decoding = ThreadPoolExecutor(self._decoders, "decode")
         reads: deque[tuple[list[Job], Future[list[Raw | Unanswered]]]] = deque()
+        waiting: deque[Future[list[Prepared | Unanswered]]] = deque()
         complete = False
 
         def first() -> Preparing:
             chunk, read = reads.popleft()
             with times.spent("reading"):
                 contents = read.result()
-            return chunk, decoding.submit(self._steps.decode, contents)
+            # As many as keep all threads at work, lest they pile up here.
+            if len(waiting) == 2 * self._decoders:
+                wait([waiting.popleft()])
+            waiting.append(decoding.submit(self._steps.decode, contents))
+            return chunk, waiting[-1]
 
         try:
-            for chunk in chunks(jobs, CHUNK):
+            for chunk in chunks(jobs, self._chunk):
                 reads.append((chunk, reading.submit(self._steps.read, chunk)))
                 # The next shard may be long in coming.
                 while len(reads) > (0 if chunk[-1].last else self._readers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import islice
 
@@ -69,15 +70,17 @@ class Decoding:
                 return frame
 
     def next_key(self, time: int) -> int | None:
-        """Once there are no frames any more, where to begin anew, closest to a time.
+        """Once there are no frames any more, the key frame where to begin anew, if there is one.
 
-        The last key frame until then but for the first one of all, or the next one after it.
+        The last one until a time, or else the next one; but after the one that these began with.
         """
-        keys = self._keys[1:]
-        if not any(key <= time for key in keys):
+        keys = self._keys.copy()
+        if not any(key <= time for key in keys[1:]):
             rest = (packet.pts for packet in self.packets if packet.is_keyframe)
-            keys += [key for key in islice(rest, 1) if key is not None]
-        return max((key for key in keys if key <= time), default=min(keys, default=None))
+            with suppress(VideoError):
+                keys += [key for key in islice(rest, 1) if key is not None]
+        later = [key for key in keys if not self._keys or key > self._keys[0]]
+        return max((key for key in later if key <= time), default=min(later, default=None))
 
     def _sound(self) -> Iterator[tuple[int, VideoFrame]]:
         """Each with its time, once all are there that it may be made from."""
@@ -93,7 +96,7 @@ class Decoding:
                 if packet.is_corrupt:
                     raise Damaged
                 if packet.pts is not None:
-                    self._sent = max(packet.pts, packet.pts if self._sent is None else self._sent)
+                    self._sent = packet.pts if self._sent is None else max(self._sent, packet.pts)
                     made_from[packet.pts] = self._sent
                     if packet.is_keyframe:
                         self._keys.append(packet.pts)

@@ -102,11 +102,6 @@ class Video:
         self._container.close()
 
     @property
-    def stream(self) -> VideoStream:
-        """What PyAV has of it."""
-        return self._stream
-
-    @property
     def time_base(self) -> Fraction:
         """Seconds of a time of one."""
         base = self._stream.time_base

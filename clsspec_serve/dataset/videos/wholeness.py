@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import BinaryIO
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_UNKNOWN = (0, 0xFFFFFFFF)
+"""In place of an AVI's size, by programs that were ended while they wrote it."""
 _LONGEST = 1 << 20
 """Bytes of an EBML header, which has a few numbers."""
 
@@ -18,7 +20,7 @@ def stated_end(stream: BinaryIO) -> int | None:
     head = stream.read(12)
     if head[:4] == b"RIFF":
         size = int.from_bytes(head[4:8], "little")
-        return 8 + size if size and head[8:] == b"AVI " else None
+        return 8 + size if size not in _UNKNOWN and head[8:] == b"AVI " else None
     if head[:4] != _EBML:
         return None
     header = _size(head[4:])

@@ -63,11 +63,11 @@ def test_of_every_moment_the_frame_is_taken_that_is_shown_then(tmp_path: Path, f
 
 
 def test_a_moment_at_which_a_frame_begins_is_that_frame_s(tmp_path: Path) -> None:
-    """In binary fractions 1000 times 0.029 is more than 29."""
-    file = numbered(tmp_path / "a.mkv", 110, rate=100)
+    """In binary fractions 3000 times 0.017 is more than 51."""
+    file = numbered(tmp_path / "a.mkv", 310, rate=100)
     assert names(file, 100) == names(file)
     assert names(file, 50) == names(file)[::2]
-    assert "#t=1.000" in names(file, 29)
+    assert "#t=3.000" in names(file, 17)
 
 
 @pytest.mark.parametrize("fps", [10.5, 60, 1000])

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
+from bounded import within
 from video_clips import (
     H264,
     all_pixels,
@@ -177,6 +178,20 @@ def test_a_damaged_group_is_not_decoded_for_each_of_its_frames(tmp_path: Path) -
     assert work.decoded < 200
     assert work.sought + work.opened < 10
     assert work.opened > 2  # for the list, at first, and after the damage
+
+
+def test_times_that_begin_anew_and_damage_come_to_an_end(tmp_path: Path) -> None:
+    """Two recordings in one file: its key frames are not in the order of their times."""
+    frames = [picture(index, 120, 160) for index in range(25)]
+    file = clip(tmp_path / "a.ts", frames, **KINDS["B-frames.ts"])
+    content = file.read_bytes()
+    for at in (1, 12, 22):
+        file.write_bytes(content)
+        damage(file, at)
+        file.write_bytes(file.read_bytes() * 2)
+        found = within(30, lambda: outcomes(reader(file), file))
+        assert len(found) == 25
+        assert any(isinstance(each, str) for each in found)
 
 
 def test_a_frame_of_a_transport_stream_is_not_decoded_from_the_beginning(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from threading import get_ident
+from weakref import finalize
 
 import av
 import numpy as np
@@ -14,6 +16,7 @@ from dataset_sources import computed, rows
 from video_clips import H264, clip, counted, numbered, picture
 
 from clsspec_serve import load
+from clsspec_serve.dataset import preparing
 from clsspec_serve.dataset.listing import Item
 from clsspec_serve.dataset.runners.here import Here
 from clsspec_serve.dataset.runners.processes import Processes
@@ -21,6 +24,7 @@ from clsspec_serve.dataset.sources.videos import VideoReader
 from clsspec_serve.dataset.worker import Resources
 from clsspec_serve.dataset.working import Threads
 from clsspec_serve.errors import DatasetError
+from clsspec_serve.preparation import prepare
 from clsspec_serve.request import Options
 
 OPTIONS: Options = {"tasks": ("cls", "patches"), "policy": "squash"}
@@ -113,6 +117,31 @@ def test_a_run_decodes_each_frame_once_however_many_threads_may_read(
     assert work.sought == 1
 
 
+def test_few_frames_are_there_at_a_time_however_slow_the_rest_is(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = numbered(tmp_path / "set" / "a.mp4", 100, **H264)
+    read, there, most = VideoReader.read, set(), 0
+
+    def reading(reader: VideoReader, item: Item) -> object:
+        nonlocal most
+        pixels = read(reader, item).copy()
+        there.add(id(pixels))
+        finalize(pixels, there.discard, id(pixels))
+        most = max(most, len(there))
+        return pixels
+
+    def slowly(*arguments: object) -> object:
+        time.sleep(0.01)
+        return prepare(*arguments)  # type: ignore[arg-type]  # whatever they are
+
+    monkeypatch.setattr(VideoReader, "read", reading)
+    monkeypatch.setattr(preparing, "prepare", slowly)
+    runner = Here(load(bundle, threads=1), Threads(8, 1))
+    computed(bundle, file, tmp_path / "out", runner=runner, shard_size=100, batch_size=64)
+    assert 2 <= most <= 8
+
+
 def test_what_is_wrong_with_a_video_is_in_the_rows(bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     clip(folder / "big.mkv", [picture(0, 60, 60)])
@@ -159,3 +188,13 @@ def test_a_video_that_was_added_is_appended(bundle: Path, file: Path, tmp_path: 
     with pytest.raises(DatasetError, match=r"1 new \(b\.mkv#t=0\.000\)"):
         computed(bundle, file.parent, out, OPTIONS, fps=1)
     assert computed(bundle, file.parent, out, OPTIONS, fps=1, append=True).computed == 1
+
+
+def test_frames_that_stay_are_duplicates(bundle: Path, tmp_path: Path) -> None:
+    frames = [picture(index) for index in (0, 0, 1, 0, 2)]
+    turned = np.zeros((28, 42, 3), np.uint8), np.zeros((42, 28, 3), np.uint8)
+    clip(tmp_path / "set" / "a.mkv", [*frames, turned[0]])
+    clip(tmp_path / "set" / "b.mkv", [turned[1]])
+    computed(bundle, tmp_path / "set", tmp_path / "out", OPTIONS, dedupe=True)
+    found = [row["duplicate_of"] for row in rows(tmp_path / "out")]
+    assert found == [None, 0, None, 0, None, None, None]
