@@ -14,10 +14,9 @@ class Asked(Strict):
     """Of every picture, see `Options`; and how the pictures are found and put together.
 
     `column`: of tables, the one with pictures; None is the usual one. `fps`: of videos, frames of a
-    second; None are all of them.
-    `engine`, `precision`: of the model. `dtype`: of features and logits. `codec`: of patch
-    maps. `dedupe`: of pictures with the same bytes the first one is computed. `batch_size`: most
-    views of one forward pass. `shard_size`: pictures of a shard.
+    second; None are all of them. `engine`, `precision`: of the model. `dtype`: of features and
+    logits. `codec`: of patch maps. `dedupe`: of pictures with the same bytes the first one is
+    computed. `batch_size`: most views of one forward pass. `shard_size`: pictures of a shard.
     """
 
     tasks: tuple[Task, ...] = FEATURES

@@ -54,9 +54,8 @@ class Summary:
     """What a run has done, at this time and before.
 
     `seconds`: of this time, for `computed` pictures, of which `passed` are no duplicates.
-    `failures`: how many of all failed, by kind.
-    `duplicates`: how many have the bytes of another one. `calibration`: of the codec, where there
-    is one.
+    `failures`: how many of all failed, by kind. `duplicates`: how many have the bytes of another
+    one. `calibration`: of the codec, where there is one.
     """
 
     out: str

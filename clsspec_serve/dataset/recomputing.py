@@ -30,8 +30,8 @@ class Comparison:
     """What came of it.
 
     `pictures`: that were compared. `worst`: by answer, the largest difference, of masks a share of
-    pixels. `problems`: what differs by more than is accepted, or
-    cannot be read. `left`: why others were not compared.
+    pixels. `problems`: what differs by more than is accepted, or cannot be read. `left`: why others
+    were not compared.
     """
 
     pictures: int = 0

@@ -27,9 +27,8 @@ class MapLoss(Strict):
     """Maps as they are read back, beside what the network gave.
 
     `variance`: the share of the patches' variance that is kept, None where they do not differ;
-    below zero where their mean would be nearer. `cosine`: the mean over all patches
-    of the cosine between both. `relative`: the Euclidean length of the difference over that of the
-    maps.
+    below zero where their mean would be nearer. `cosine`: the mean over all patches of the cosine
+    between both. `relative`: the Euclidean length of the difference over that of the maps.
     """
 
     variance: Finite | None
