@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: dev demo test check docs stress bench clean
+.PHONY: dev demo test test-gpu check docs stress bench clean
 
 dev: $(VENV)/.dev  ## everything that development needs, recipes included
 
@@ -16,6 +16,10 @@ demo: $(VENV)/.demo  ## features, mask and depth of a photograph, from the model
 
 test: $(VENV)/.dev  ## every test
 	$(BIN)/pytest -n auto
+
+test-gpu: .venv-gpu/.dev  ## with an NVIDIA GPU: exactness and speed there, as a report
+	.venv-gpu/bin/pytest -q -rs tests/gpu
+	.venv-gpu/bin/clsspec bench --engine cuda --batch-size 1,8,64
 
 check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check
@@ -34,7 +38,7 @@ bench: $(VENV)/.dev  ## specialized against plain twin on this machine
 	$(BIN)/python benchmarks/twin.py
 
 clean:
-	rm -rf $(VENV) feats.npy mask.png mask.overlay.png depth.png depth.colors.png
+	rm -rf $(VENV) .venv-gpu feats.npy mask.png mask.overlay.png depth.png depth.colors.png
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,4 +48,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[dev]"
+	touch $@
+
+# Apart, as onnxruntime and onnxruntime-gpu overwrite each other's files.
+.venv-gpu/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e ".[gpu,export,dataset]" pytest scikit-image webdataset
 	touch $@

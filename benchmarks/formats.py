@@ -30,7 +30,7 @@ from clsspec_export.checkpoints.read import read_checkpoint
 from clsspec_export.export import export_bundle, lift
 from clsspec_export.random_weights import randomize
 from clsspec_export.samples import photographs
-from clsspec_serve.engines.select import installed_engines
+from clsspec_serve.engines.select import running_engines
 from clsspec_serve.predictor import load
 
 Tokens = Callable[[Tensor], Tensor]
@@ -125,7 +125,7 @@ def _dinov3_hub(model: nn.Module) -> dict[str, Tensor]:
 def main() -> None:
     """Print a Markdown table."""
     photograph = photographs()[0]
-    engines = installed_engines()
+    engines = running_engines()
     print(f"| format | {' | '.join(engines)} |")
     print(f"|---|{'---|' * len(engines)}")
     with tempfile.TemporaryDirectory() as name:

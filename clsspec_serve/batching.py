@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsspec_serve.dense.views import Pixels, view_grid
+from clsspec_serve.engines.protocol import here
 from clsspec_serve.errors import Stopped, one_line
 from clsspec_serve.predictor import Model
 from clsspec_serve.preparation import Prepared
@@ -92,7 +93,7 @@ class _Job:
 
 
 class Batcher:
-    """One thread for each engine, and one queue for all.
+    """One thread for each pass that an engine has under way, and one queue for all.
 
     `models`: the same bundle, on each engine. `largest`: views in a batch; `patches`: of all its
     views together, so that large ones go in smaller batches. `observe` is told of every batch: how
@@ -111,14 +112,15 @@ class Batcher:
         observe: Observe = lambda views, seconds: None,
     ) -> None:
         self._largest, self._patches, self._observe = largest, patches, observe
-        self._began: list[float | None] = [None] * len(models)
+        lanes = [model for model in models for _ in range(model.at_once)]
+        self._began: list[float | None] = [None] * len(lanes)
         self._queue: deque[_Job] = deque()
         self._changed = Condition()
         self._stopped = False
         self._failure: str | None = None
         self._threads = [
             Thread(target=self._serve, args=(index, model), name=f"engine-{index}", daemon=True)
-            for index, model in enumerate(models)
+            for index, model in enumerate(lanes)
         ]
         for thread in self._threads:
             thread.start()
@@ -229,8 +231,10 @@ def _forward(model: Model, batch: Sequence[_View]) -> list[Found]:
     needed = dict.fromkeys(name for request in requests for name in request.needed)
     features = model.features(pixels, [*needed])
     # Copies, as a view would keep the whole batch for as long as one of its pictures is in work.
+    wanted = {output.name for request in requests for output in request.outputs}
+    kept = {name: here(features[name]) for name in wanted}
     found: list[Found] = [
-        {output.name: features[output.name][row].copy() for output in request.outputs}
+        {output.name: kept[output.name][row].copy() for output in request.outputs}
         for row, request in enumerate(requests)
     ]
     for task in dict.fromkeys(head.task for request in requests for head in request.heads):
@@ -240,7 +244,7 @@ def _forward(model: Model, batch: Sequence[_View]) -> list[Found]:
             if any(head.task == task for head in request.heads)
         ]
         whole = len(rows) == len(batch)
-        taken = features if whole else {name: value[rows] for name, value in features.items()}
-        for row, answer in zip(rows, model.answer(task, taken, batch[0].job.grid), strict=True):
+        answers = model.answer(task, features, batch[0].job.grid, None if whole else rows)
+        for row, answer in zip(rows, answers, strict=True):
             found[row][task] = answer.copy()
     return found

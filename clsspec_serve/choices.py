@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-EngineName = Literal["onnxruntime", "openvino"]
-EngineChoice = Literal["auto", "onnxruntime", "openvino"]
+EngineName = Literal["cuda", "onnxruntime", "openvino"]
+EngineChoice = Literal["auto", "cuda", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
 Storage = Literal["fp32", "fp16"]
 Policy = Literal["squash", "crop", "fit", "short"]

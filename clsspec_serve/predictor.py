@@ -18,8 +18,9 @@ from clsspec_serve.bundle import MANIFEST, Bundle
 from clsspec_serve.choices import EngineChoice, HeadTask, Precision
 from clsspec_serve.dense.maps import depth_map, segment_map
 from clsspec_serve.dense.views import Pixels, Tiling
-from clsspec_serve.engines.protocol import Arrays, Engine
-from clsspec_serve.engines.select import load_engine
+from clsspec_serve.engines.gpus import Gpu, gpu_at
+from clsspec_serve.engines.protocol import Engine, Value, Values, here
+from clsspec_serve.engines.select import choose_engine, load_engine
 from clsspec_serve.errors import BundleError, ImageError, UsageError
 from clsspec_serve.geometry import Geometry
 from clsspec_serve.heads import answer_shape
@@ -97,11 +98,19 @@ class _Pending(Generic[Picture]):
 
 
 class Model:
-    """A bundle on an engine; `load_head` gives the engine of one of its heads."""
+    """A bundle on an engine; `load_head` gives the engine of one of its heads.
 
-    def __init__(self, bundle: Bundle, engine: Engine, load_head: LoadHead) -> None:
+    `gpu`: where it runs, None for the CPU. `at_once`: forward passes that are best begun before the
+    first of them has ended, in threads: a GPU computes one while another comes and goes.
+    """
+
+    def __init__(
+        self, bundle: Bundle, engine: Engine, load_head: LoadHead, gpu: Gpu | None = None
+    ) -> None:
         self.bundle = bundle
         self.engine = engine
+        self.gpu = gpu
+        self.at_once = 1 if gpu is None else 2
         self._load_head = load_head
         self._heads: dict[HeadTask, Engine] = {}
         self._loading = Lock()
@@ -192,10 +201,13 @@ class Model:
         A head takes the backbone's outputs as they come; nothing that was not asked for is
         computed. Raises `EngineError`.
         """
-        heads = tuple(head.task for head in request.heads)
-        found = self.infer(pixels, request.needed, heads)
-        kept = (*(output.name for output in request.outputs), *heads)
-        return [{name: found[name][index] for name in kept} for index in range(len(pixels))]
+        features = self.features(pixels, request.needed)
+        found = {output.name: here(features[output.name]) for output in request.outputs}
+        grid = self._grid(pixels)
+        found |= {head.task: self.answer(head.task, features, grid) for head in request.heads}
+        return [
+            {name: value[index] for name, value in found.items()} for index in range(len(pixels))
+        ]
 
     def infer(
         self, pixels: Pixels, outputs: Sequence[str], heads: Sequence[HeadTask]
@@ -204,34 +216,43 @@ class Model:
 
         Raises as `features` and `answer` do.
         """
-        found = self.features(pixels, outputs)
+        features = self.features(pixels, outputs)
         grid = self._grid(pixels)
-        return found | {task: self.answer(task, found, grid) for task in heads}
+        answers = {task: self.answer(task, features, grid) for task in heads}
+        return {name: here(value) for name, value in features.items()} | answers
 
-    def features(self, pixels: Pixels, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def features(self, pixels: Pixels, outputs: Sequence[str]) -> Mapping[str, Value]:
         """The named outputs of the backbone for one batch `(B, 4, h, w) uint8`, by name.
 
-        Raises `EngineError`.
+        They are where the engine has them. Raises `EngineError`.
         """
-        inputs: Arrays = {"pixels": pixels, "position": self._position(self._grid(pixels))}
+        inputs: Values = {"pixels": pixels, "position": self._position(self._grid(pixels))}
         return self.engine.run(inputs, outputs)
 
-    def answer(self, task: HeadTask, features: Arrays, grid: Size) -> NDArray[Any]:
+    def answer(
+        self, task: HeadTask, features: Values, grid: Size, rows: Sequence[int] | None = None
+    ) -> NDArray[Any]:
         """What a head makes of a batch of features of (h, w) patches, with all that it takes.
+
+        The features are taken from where `features` left them. `rows`: of these of the batch only.
 
         Raises `EngineError`, and `BundleError` for an answer of another shape than the head's
         description says.
         """
         head = next(head for head in self.manifest.heads if head.task == task)
-        given = {output.name: features[output.name] for output in head.inputs}
-        answer = self._head(task).run(given, [task])[task]
-        expected = answer_shape(head, len(given[head.inputs[0].name]), grid)
+        given: Values = {output.name: features[output.name] for output in head.inputs}
+        arrays = {name: each for name, each in given.items() if isinstance(each, np.ndarray)}
+        # A device computes all rows sooner than it gives some of them away.
+        if rows is not None and len(arrays) == len(given):
+            given, rows = {name: each[rows] for name, each in arrays.items()}, None
+        answer = here(self._head(task).run(given, [task])[task])
+        expected = answer_shape(head, given[head.inputs[0].name].shape[0], grid)
         if answer.shape != expected:
             raise BundleError(
                 f"{self.bundle.path}: the graph of the head for {task} gives "
                 f"{answer.shape}, {MANIFEST} says {expected}"
             )
-        return answer
+        return answer if rows is None else answer[rows]
 
     def _grid(self, pixels: Pixels) -> Size:
         patch = self.manifest.architecture.patch_size
@@ -264,12 +285,15 @@ def load(
     engine: EngineChoice = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
+    device: int | None = None,
 ) -> Model:
     """Open a bundle on an engine: a folder, `hf:owner/name[@revision]`, or the embedded one.
 
-    Raises `UsageError`, `BundleError`, `SourceError` or `EngineError`.
+    `device`: the index of the GPU, the first one unless given. Raises `UsageError`, `BundleError`,
+    `SourceError` or `EngineError`.
     """
-    return start(find_bundle(model), engine=engine, precision=precision, threads=threads)
+    bundle = find_bundle(model)
+    return start(bundle, engine=engine, precision=precision, threads=threads, device=device)
 
 
 def start(
@@ -279,18 +303,30 @@ def start(
     precision: Precision = "fp32",
     threads: int | None = None,
     shared: bool = False,
+    device: int | None = None,
 ) -> Model:
     """Load an open bundle's backbone on an engine, and its heads as they are first asked for.
 
-    `shared`: see `load_engine`.
+    `shared`: see `load_engine`. `device`: as `load`; with it `auto` is `cuda`.
     """
+    chosen = choose_engine(
+        "cuda" if (engine, device is None) == ("auto", False) else engine, precision
+    )
+    if device is not None and chosen != "cuda":
+        raise UsageError(f"device {device}: {chosen} runs on the CPU; cuda runs on GPUs")
+    place = gpu_at(device or 0) if chosen == "cuda" else None
 
     def on_engine(graph: Path) -> Engine:
         return load_engine(
-            graph, engine=engine, precision=precision, threads=threads, shared=shared
+            graph,
+            engine=chosen,
+            precision=precision,
+            threads=threads,
+            shared=shared,
+            device=device or 0,
         )
 
-    return Model(bundle, on_engine(bundle.graph), lambda task: on_engine(bundle.head(task)))
+    return Model(bundle, on_engine(bundle.graph), lambda task: on_engine(bundle.head(task)), place)
 
 
 def batches(views: Iterable[Pixels], size: int) -> Iterator[list[Pixels]]:

@@ -43,7 +43,7 @@ def runner_of(name: str, bundle: Path) -> Runner:
 
         return Here(observed(bundle, slow), Threads(2, 2))
     if name == "processes":
-        return Processes(2, RESOURCES)
+        return Processes([RESOURCES] * 2)
     import ray
     from ray.cluster_utils import Cluster
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 import warnings
@@ -84,6 +85,10 @@ def main() -> None:
     """Run the command line; errors of ours end it with one line on stderr and their exit code."""
     # Pillow warns about metadata that the pixels do not need.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # What clsspec chose, and why, as it is; the server gives its log another form.
+    notices = logging.getLogger("clsspec")
+    notices.handlers = [logging.StreamHandler(sys.stderr)]
+    notices.setLevel(logging.INFO)
     try:
         app()
     except ClsspecError as error:

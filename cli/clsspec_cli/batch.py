@@ -119,8 +119,8 @@ Replicas = Annotated[
     typer.Option(
         min=1,
         envvar="CLSSPEC_REPLICAS",
-        help="Models beside each other, each in a process with --threads of the cores. One, or on "
-        "Ray as many as fit, unless given.",
+        help="Models beside each other, each in a process with --threads of the cores. One, or one "
+        "for each of --devices, or on Ray as many as fit, unless given.",
         show_default=False,
     ),
 ]
@@ -158,6 +158,7 @@ def batch(
     threads: options.Threads = None,
     readers: Readers = 8,
     decoders: Decoders = None,
+    devices: options.Devices = None,
     replicas: Replicas = None,
     runner: RunnerName = "local",
     background: options.Background = "ffffff",
@@ -177,6 +178,7 @@ def batch(
     from clsspec_serve.dataset.planning import plan as planned
     from clsspec_serve.layers import parse_layers, parse_tasks
 
+    chosen = RunnerOptions(runner, devices, replicas, threads, decoders, readers)
     asked = Asked(
         tasks=parse_tasks(tasks or "cls,patches"),
         layers=parse_layers(layers),
@@ -185,7 +187,7 @@ def batch(
         size=network_size(size),
         policy=resize,
         limits=image_limits(max_pixels, background),
-        engine=engine,
+        engine=chosen.engine(engine, precision),
         precision=precision,
         dtype=dtype,
         codec=parse_codec(codec),
@@ -195,7 +197,6 @@ def batch(
     )
     settings = Settings(source, out, asked, model, max_errors, append, npy, readers)
     bundle = chosen_bundle(model)
-    chosen = RunnerOptions(runner, replicas, threads, decoders, readers)
     if plan:
         one, count = chosen.one(bundle, asked)
         print_plan(planned(bundle, settings, one), out, count)

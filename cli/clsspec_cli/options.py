@@ -15,7 +15,8 @@ from clsspec_serve.errors import UsageError
 
 def require_export_extra() -> None:
     """Raise `UsageError` naming the command that installs what `export` needs."""
-    _require("export", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "matplotlib")
+    _require("export", "torch", "timm", "onnx", "onnxscript", "matplotlib")
+    _require("cpu", "onnxruntime")
 
 
 def require_dataset_extra() -> None:
@@ -49,7 +50,10 @@ Model = Annotated[
 ]
 Engine = Annotated[
     EngineChoice,
-    typer.Option(envvar="CLSSPEC_ENGINE", help="What runs the model; auto never lowers precision."),
+    typer.Option(
+        envvar="CLSSPEC_ENGINE",
+        help="What runs the model; auto takes a GPU where there is one; never lowers precision.",
+    ),
 ]
 Precision = Annotated[
     PrecisionName,
@@ -62,6 +66,15 @@ Threads = Annotated[
         max=1024,
         envvar="CLSSPEC_THREADS",
         help="Threads of the engine; all cores unless given.",
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        envvar="CLSSPEC_DEVICES",
+        metavar="0,1",
+        help="GPUs by their index, or all, with a model on each. The first one unless given.",
+        show_default=False,
     ),
 ]
 Size = Annotated[

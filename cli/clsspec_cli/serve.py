@@ -13,6 +13,7 @@ import typer
 
 from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
+from clsspec_cli.devices import chosen_devices, chosen_engine
 from clsspec_serve.errors import UsageError
 
 Host = Annotated[
@@ -40,9 +41,13 @@ NoAuth = Annotated[
     bool, typer.Option("--no-auth", envvar="CLSSPEC_NO_AUTH", help="Ask nobody for a key.")
 ]
 Replicas = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=1, envvar="CLSSPEC_REPLICAS", help="Copies of the model, each with its own threads."
+        min=1,
+        envvar="CLSSPEC_REPLICAS",
+        help="Copies of the model, each with its own threads. One, or one for each of --devices, "
+        "unless given.",
+        show_default=False,
     ),
 ]
 Pending = Annotated[
@@ -114,7 +119,8 @@ def serve(
     engine: options.Engine = "auto",
     precision: options.Precision = "fp32",
     threads: options.Threads = None,
-    replicas: Replicas = 1,
+    devices: options.Devices = None,
+    replicas: Replicas = None,
     batch_size: options.BatchSize = 8,
     max_pending: Pending = 256,
     max_images: Pictures = 32,
@@ -156,7 +162,9 @@ def serve(
         keys=keys,
         url_hosts=tuple(url_host or ()),
     )
-    each = threads or max((os.cpu_count() or 1) // replicas, 1)
+    chosen = chosen_engine(engine, precision, devices)
+    places = chosen_devices(chosen, devices, replicas)
+    each = threads or max((os.cpu_count() or 1) // len(places), 1)
     capacity = Capacity(
         batch=batch_size,
         pictures=max_pending,
@@ -164,12 +172,12 @@ def serve(
         found_bytes=max_decoded_mb << 19,
         view_patches=max_patches,
         picture_patches=16 * max_patches,
-        threads=max(each * replicas, 2),
+        threads=max(each * len(places), 2),
     )
     bundle = chosen_bundle(model)
     models = [
-        start(bundle, engine=engine, precision=precision, threads=each, shared=True)
-        for _ in range(replicas)
+        start(bundle, engine=chosen, precision=precision, threads=each, shared=True, device=place)
+        for place in places
     ]
     listener = listen(host, port)
     name = f"[{host}]" if ":" in host else host

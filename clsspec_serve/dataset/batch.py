@@ -24,7 +24,7 @@ from clsspec_serve.dataset.sources.source import Source
 from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.vectors import has_vectors, write_vectors
 from clsspec_serve.dataset.words import counted, kinds_of
-from clsspec_serve.engines.select import choose_engine
+from clsspec_serve.engines.select import choose_engine, why_no_cuda
 from clsspec_serve.errors import DatasetError
 from clsspec_serve.predictor import Model, start
 from clsspec_serve.progress import progress
@@ -88,7 +88,7 @@ def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
     Raises `DatasetError`, `UsageError`, `OutputError` and `EngineError`; what is done stays done.
     """
     source = find_source(settings.source, settings.asked.column, settings.asked.fps)
-    state, layout = begun(bundle, settings, source)
+    state, layout = begun(bundle, settings, source, runner.gpu)
     tree = open_tree(settings.out)
     with tree.claimed():
         if not is_run(tree):
@@ -120,11 +120,13 @@ def work_off(bundle: Bundle, settings: Settings, runner: Runner) -> Summary:
     )
 
 
-def begun(bundle: Bundle, settings: Settings, source: Source) -> tuple[State, Layout]:
-    """What a run is when it begins, without pictures so far."""
+def begun(
+    bundle: Bundle, settings: Settings, source: Source, gpu: str | None
+) -> tuple[State, Layout]:
+    """What a run is when it begins, without pictures so far; `gpu` as of `Runner`."""
     asked = settings.asked
     # The one that is chosen here has to be that of every machine.
-    engine = choose_engine(asked.engine, asked.precision)
+    engine = choose_engine(asked.engine, asked.precision, gpus_here=gpu is not None)
     asked = asked.model_copy(update={"engine": engine})
     request = settle(bundle.manifest, asked.options())
     layout = layout_of(bundle.manifest, request, asked)
@@ -133,7 +135,7 @@ def begun(bundle: Bundle, settings: Settings, source: Source) -> tuple[State, La
         place=source.place,
         model=_from_anywhere(settings.model),
         asked=asked,
-        fingerprint=fingerprint(bundle.manifest, request, asked, source.place),
+        fingerprint=fingerprint(bundle.manifest, request, asked, source.place, gpu),
         vectors=layout.vectors,
         maps=layout.maps,
         files=layout.files,
@@ -152,7 +154,11 @@ def _model(bundle: Bundle, asked: Asked, runner: Runner) -> Model:
     """A model for a sample, on this machine."""
     if isinstance(runner, Here):
         return runner.model
-    return start(bundle, engine=asked.engine, precision=asked.precision, shared=True)
+    engine = asked.engine
+    if runner.gpu is not None and why_no_cuda() is not None:
+        # A cluster's driver; what is found here is kept for all.
+        engine = choose_engine("auto", asked.precision, gpus_here=False)
+    return start(bundle, engine=engine, precision=asked.precision, shared=True)
 
 
 def _from_anywhere(model: str | None) -> str | None:

@@ -72,7 +72,7 @@ class _Sample:
             if index % _EVERY == _EVERY // 2:
                 measured.append(prepared)
                 continue
-            found = self._model.features(prepared.pixels[None], self._names)
+            found = self._model.infer(prepared.pixels[None], self._names, ())
             if _finite(found, self._names):
                 for name in self._names:
                     patches[name].add(found[name][0])
@@ -93,7 +93,7 @@ class _Sample:
         inputs = [output.name for head in self._heads for output in head.inputs]
         needed = [*dict.fromkeys([*self._names, *inputs])]
         for prepared in pictures:
-            before = self._model.features(prepared.pixels[None], needed)
+            before = self._model.infer(prepared.pixels[None], needed, ())
             try:
                 found = {name: codec.encode(name, before[name][0]) for name in self._names}
             except UsageError:

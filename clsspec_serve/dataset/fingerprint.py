@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 from PIL import features
 
@@ -13,20 +12,19 @@ from clsspec_serve.choices import EngineName
 from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.sources.source import Place
 from clsspec_serve.dataset.videos.extra import video_decoders
-from clsspec_serve.engines.select import choose_engine
+from clsspec_serve.engines.select import choose_engine, package_version
 from clsspec_serve.manifest import Manifest
 from clsspec_serve.request import Request
 
-_PACKAGES: dict[EngineName, tuple[str, ...]] = {
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "openvino": ("openvino",),
-}
 _CODECS = ("libjpeg_turbo", "zlib", "webp", "libtiff", "jpg_2000", "avif")
 
 
-def fingerprint(manifest: Manifest, request: Request, asked: Asked, place: Place) -> dict[str, str]:
+def fingerprint(
+    manifest: Manifest, request: Request, asked: Asked, place: Place, gpu: str | None
+) -> dict[str, str]:
     """Names and values, in the words in which they are compared with those of another time.
 
+    `gpu`: the kind of GPU that computes, as kinds round differently; None for the CPU.
     The pictures of a batch are in it, as engines may round by the size of a batch. Raises
     `EngineError` where the engine that is asked for is not here.
     """
@@ -36,6 +34,7 @@ def fingerprint(manifest: Manifest, request: Request, asked: Asked, place: Place
         "model": manifest.name,
         "bundle": hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
         "engine": _engine(choose_engine(asked.engine, asked.precision)),
+        **({} if gpu is None else {"gpu": gpu}),
         "precision": asked.precision,
         "decoders": _decoders(place),
         "answers": ", ".join(request.names),
@@ -68,10 +67,8 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, 
 
 
 def _engine(name: EngineName) -> str:
-    for package in _PACKAGES[name]:
-        with suppress(PackageNotFoundError):
-            return f"{name} {version(package)}"
-    return name
+    found = package_version(name)
+    return name if found is None else f"{name} {found}"
 
 
 def _decoders(place: Place) -> str:

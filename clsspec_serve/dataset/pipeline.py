@@ -1,8 +1,8 @@
 """Prepare, compute, encode, write: side by side, in bounded memory, in the listing's order.
 
-One thread prepares ahead, one fills batches, one runs the network, one writes; pools decode and
-encode between them. Which pictures share a forward pass depends on the shard alone, so that a
-shard's bytes do not depend on where, when or beside what it is computed.
+One thread prepares ahead, one fills batches, one takes them from the network, one writes; pools
+decode, compute and encode between them. Which pictures share a forward pass depends on the shard
+alone, so that a shard's bytes do not depend on where, when or beside what it is computed.
 """
 
 from __future__ import annotations
@@ -60,12 +60,19 @@ def _views(prepared: Prepared | Unanswered) -> int:
     return prepared.tiling.views if isinstance(prepared, Prepared) else 0
 
 
+class _Pass(NamedTuple):
+    """A batch on its way through the network, whose views it has, and where they lie."""
+
+    owners: list[_Pending]
+    memory: Pixels
+    answers: Future[list[dict[str, NDArray[Any]]]]
+
+
 class _Step(NamedTuple):
-    """Pictures since the last step, in order, then a forward pass, if any, and whose it is."""
+    """Pictures since the last step, in order, then a forward pass, if any."""
 
     arrived: list[_Pending]
-    owners: list[_Pending]
-    memory: Pixels | None
+    forward: _Pass | None
 
 
 class Pipeline:
@@ -89,7 +96,7 @@ class Pipeline:
         self._decoded: Channel[Preparing] = Channel(ahead)
         self._encoded: Channel[tuple[list[_Pending], Future[list[Row]]]] = Channel(ahead)
         self._batches: Batches[_Pending] = Batches(batch_size)
-        # One waits while the network has another.
+        # One waits while the network has others.
         self._steps: Channel[_Step] = Channel(1)
         self._errors: list[BaseException] = []
         self.times = Times()
@@ -104,16 +111,20 @@ class Pipeline:
 
         Raises whatever a stage raised; no row is given after that.
         """
-        with ThreadPoolExecutor(self._encoders, "encode") as encoders, one_blas_thread():
+        with (
+            ThreadPoolExecutor(self._model.at_once, "model") as network,
+            ThreadPoolExecutor(self._encoders, "encode") as encoders,
+            one_blas_thread(),
+        ):
             stages = [
                 Thread(target=self._guarded, args=(self._feed, jobs)),
-                Thread(target=self._guarded, args=(self._fill,)),
+                Thread(target=self._guarded, args=(self._fill, network)),
                 Thread(target=self._guarded, args=(self._write, write)),
             ]
             try:
                 for stage in stages:
                     stage.start()
-                self._guarded(self._compute, encoders)
+                self._guarded(self._take, encoders)
                 for stage in stages:
                     stage.join()
             except BaseException:  # an interrupt, at any moment
@@ -123,7 +134,8 @@ class Pipeline:
                 for stage in stages:
                     if stage.ident is not None:
                         stage.join()
-                encoders.shutdown(cancel_futures=True)
+                for pool in (network, encoders):
+                    pool.shutdown(cancel_futures=True)
         if self._errors:
             raise self._errors[0]
 
@@ -152,7 +164,7 @@ class Pipeline:
                 self._decoded.put(each)
         self._decoded.close()
 
-    def _fill(self) -> None:
+    def _fill(self, network: ThreadPoolExecutor) -> None:
         """Views of one shape share a forward pass, when they are not far from each other."""
         batches, far = self._batches, LOOK_AHEAD * self._batch_size
         number = 0
@@ -160,12 +172,17 @@ class Pipeline:
         unsent: deque[_Pending] = deque()
 
         def send(shape: Shape | None) -> None:
-            owners, memory = batches.take(shape) if shape else ([], None)
-            for pending in owners:
-                pending.unsent -= 1
+            forward = None
+            if shape:
+                owners, memory = batches.take(shape)
+                pixels = memory[: len(owners)]
+                answers = network.submit(self._model.forward, pixels, self._request)
+                forward = _Pass(owners, memory, answers)
+                for pending in owners:
+                    pending.unsent -= 1
             while unsent and not unsent[0].unsent:
                 unsent.popleft()
-            self._steps.put(_Step(arrived.copy(), owners, memory))
+            self._steps.put(_Step(arrived.copy(), forward))
             arrived.clear()
 
         for jobs, decoding in self._decoded:
@@ -187,15 +204,15 @@ class Pipeline:
                     send(None)
         self._steps.close()
 
-    def _compute(self, encoders: ThreadPoolExecutor) -> None:
+    def _take(self, encoders: ThreadPoolExecutor) -> None:
         waiting: deque[_Pending] = deque()
-        for arrived, owners, memory in self._steps:
+        for arrived, forward in self._steps:
             waiting.extend(arrived)
-            if memory is not None:
+            if forward is not None:
                 with self.times.spent("model"):
-                    answers = self._model.forward(memory[: len(owners)], self._request)
-                self._batches.give_back(memory)
-                for pending, found in zip(owners, answers, strict=True):
+                    answers = forward.answers.result()
+                self._batches.give_back(forward.memory)
+                for pending, found in zip(forward.owners, answers, strict=True):
                     pending.found.append(found)
             ready = []
             while waiting and not waiting[0].lacking:

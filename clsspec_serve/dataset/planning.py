@@ -92,7 +92,7 @@ def plan(bundle: Bundle, settings: Settings, runner: Here) -> Plan:
     Raises what `work_off` raises before its first shard, but for failures of an earlier time.
     """
     source = find_source(settings.source, settings.asked.column, settings.asked.fps)
-    state, layout = begun(bundle, settings, source)
+    state, layout = begun(bundle, settings, source, runner.gpu)
     tree = open_tree(settings.out)
     with tempfile.TemporaryDirectory() as folder:
         draft = _Draft(Path(folder) / "run", tree.name)

@@ -21,7 +21,7 @@ from clsspec_serve.errors import DatasetError, one_line
 from clsspec_serve.predictor import Model
 from clsspec_serve.request import settle
 
-_MAY_DIFFER = ("clsspec", "engine", "decoders", "numpy")
+_MAY_DIFFER = ("clsspec", "engine", "gpu", "decoders", "numpy")
 _GONE = ("unreadable", "changed")
 
 
@@ -47,7 +47,8 @@ def other_versions(run: Run, model: Model) -> list[str]:
     """
     asked = run.state.asked
     request = settle(model.manifest, asked.options())
-    now = fingerprint(model.manifest, request, asked, run.state.place)
+    gpu = None if model.gpu is None else model.gpu.name
+    now = fingerprint(model.manifest, request, asked, run.state.place, gpu)
     found = differences(run.state.fingerprint, now)
     wrong = [words for name, words in found.items() if name not in _MAY_DIFFER]
     if wrong:

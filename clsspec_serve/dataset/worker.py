@@ -20,6 +20,7 @@ from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.stalls import Stalls
 from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.working import Threads, pipeline_of, work
+from clsspec_serve.engines.gpus import gpu_at
 from clsspec_serve.errors import DatasetError
 from clsspec_serve.models import find_bundle
 from clsspec_serve.predictor import start
@@ -31,10 +32,11 @@ _SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Resources:
-    """What a worker takes of its machine: threads of its engine, and those of its pipeline."""
+    """What a worker takes of its machine: threads of its engine, those of its pipeline, a GPU."""
 
     engine: int | None
     threads: Threads
+    device: int | None = None
 
 
 class Worker:
@@ -52,13 +54,15 @@ class Worker:
     ) -> None:
         self._run = run = open_run(open_tree(out))
         asked = run.state.asked
-        bundle = same_bundle(run.state)
+        device = resources.device
+        bundle = same_bundle(run.state, None if device is None else gpu_at(device).name)
         model = start(
             bundle,
             engine=asked.engine,
             precision=asked.precision,
             threads=resources.engine,
             shared=True,
+            device=device,
         )
         self._pipeline = pipeline_of(run, model, resources.threads, preparation)
         self._stalls = Stalls(self._pipeline.times)
@@ -112,11 +116,14 @@ class Worker:
         waiting.set_result(record)
 
 
-def same_bundle(state: State) -> Bundle:
-    """The bundle of a run, as this machine has it, which has to give the same bytes here."""
+def same_bundle(state: State, gpu: str | None) -> Bundle:
+    """The bundle of a run, as this machine has it, which has to give the same bytes here.
+
+    `gpu`: as of `fingerprint`.
+    """
     bundle = find_bundle(state.model)
     request = settle(bundle.manifest, state.asked.options())
-    now = fingerprint(bundle.manifest, request, state.asked, state.place)
+    now = fingerprint(bundle.manifest, request, state.asked, state.place, gpu)
     found = differences(state.fingerprint, now)
     if found:
         raise DatasetError(f"{platform.node()} computes otherwise: {'; '.join(found.values())}")

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from clsspec_serve.choices import Precision
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values, here
 from clsspec_serve.engines.without_telemetry import onnxruntime
 from clsspec_serve.errors import EngineError, one_line
 
@@ -38,10 +38,11 @@ class OnnxRuntimeEngine:
         except Exception as error:  # onnxruntime's errors share no public base class
             raise EngineError(f"onnxruntime cannot load {graph}: {one_line(error)}") from error
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """See `Engine.run`."""
         try:
-            values = self._session.run(list(outputs), dict(inputs))
+            given = {name: here(value) for name, value in inputs.items()}
+            values = self._session.run(list(outputs), given)
         except Exception as error:  # as above
             raise EngineError(f"onnxruntime failed: {one_line(error)}") from error
         return dict(zip(outputs, values, strict=True))

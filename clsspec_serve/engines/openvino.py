@@ -16,7 +16,7 @@ import openvino
 from numpy.typing import NDArray
 
 from clsspec_serve.choices import Precision
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values, here
 from clsspec_serve.errors import EngineError, one_line
 
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
@@ -49,13 +49,13 @@ class OpenVinoEngine:
             raise EngineError(f"openvino cannot load {graph}: {one_line(error)}") from error
         self._thread = threading.local()
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """See `Engine.run`. The arrays are copies; the next run does not change them."""
         try:
             if not hasattr(self._thread, "request"):
                 self._thread.request = self._model.create_infer_request()
             request = self._thread.request
-            request.infer(dict(inputs))
+            request.infer({name: here(value) for name, value in inputs.items()})
             return {name: request.get_tensor(name).data.copy() for name in outputs}
         except RuntimeError as error:
             raise EngineError(f"openvino failed: {one_line(error)}") from error

@@ -5,11 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from clsspec_serve.choices import Precision
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+class OnDevice(Protocol):
+    """An array in the memory of the device that computed it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def numpy(self) -> NDArray[Any]:
+        """A copy in this machine's memory."""
+        ...
+
+
+Value = NDArray[Any] | OnDevice
+Values = Mapping[str, Value]
+
+
+def here(value: Value) -> NDArray[Any]:
+    """The array in this machine's memory, copied where it is not there."""
+    return value if isinstance(value, np.ndarray) else value.numpy()
 
 
 class Engine(Protocol):
@@ -24,10 +45,11 @@ class Engine(Protocol):
     @property
     def precision(self) -> Precision: ...
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Values, outputs: Sequence[str]) -> Mapping[str, Value]:
         """Run the graph and return the named outputs; shapes as the graph declares them.
 
-        Several threads may call it at once.
+        Inputs are arrays, or what another engine of the same device returned. Outputs stay on the
+        device. Several threads may call it at once.
 
         Raises `EngineError` when the runtime refuses the inputs.
         """

@@ -2,33 +2,69 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
 from clsspec_serve.choices import EngineChoice, EngineName, Precision
+from clsspec_serve.engines.gpus import gpus
 from clsspec_serve.engines.protocol import Engine
 from clsspec_serve.errors import EngineError, UsageError
 
-_EXTRAS: dict[EngineName, str] = {"onnxruntime": "cpu", "openvino": "openvino"}
+LOG = logging.getLogger("clsspec.engine")
+
+_EXTRAS: dict[EngineName, str] = {"cuda": "gpu", "onnxruntime": "cpu", "openvino": "openvino"}
+_PACKAGES: dict[EngineName, tuple[str, ...]] = {
+    "cuda": ("onnxruntime-gpu",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+}
 PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
+    "cuda": ("fp32",),
     "onnxruntime": ("fp32",),
     "openvino": ("fp32", "bf16"),
 }
-"""What each engine can be asked for; fp32 is the reference and the default of both."""
+"""What each engine can be asked for; fp32 is the reference and the default of all."""
 
 
 def installed_engines() -> list[EngineName]:
     """The engines that can be imported here, in the order in which `auto` prefers them."""
-    return [name for name in _EXTRAS if find_spec(name) is not None]
+    found: list[EngineName] = [name for name in _EXTRAS if find_spec(_module(name)) is not None]
+    return [name for name in found if name != "cuda" or package_version(name) is not None]
 
 
-def choose_engine(engine: EngineChoice, precision: Precision) -> EngineName:
+def running_engines() -> list[EngineName]:
+    """Those of them that run on this machine; logs why the one for GPUs does not."""
+    found = installed_engines()
+    if "cuda" in found and (reason := why_no_cuda()) is not None:
+        LOG.warning("engine: cuda is left out: %s", reason)
+        found.remove("cuda")
+    return found
+
+
+def package_version(name: EngineName) -> str | None:
+    """Of the package that brings an engine; None where it is another one, or none."""
+    found = (_distribution(package) for package in _PACKAGES[name])
+    return next((each for each in found if each is not None), None)
+
+
+def engine_version(name: str) -> str | None:
+    """Of the loaded runtime itself, as several distributions provide the same one."""
+    return getattr(sys.modules.get(_module(name)), "__version__", None)
+
+
+def choose_engine(
+    engine: EngineChoice, precision: Precision, *, gpus_here: bool | None = None
+) -> EngineName:
     """The engine for a request; `auto` is the first installed one that has the precision.
 
-    Raises `EngineError` naming the command that installs what is missing, `UsageError` for words
-    that name no engine or precision. The precision is never lowered.
+    It leaves out `cuda` where that cannot run, and logs why. `gpus_here`: whether it can, where
+    that is known already, as of a cluster. Raises `EngineError` naming the command that installs
+    what is missing, `UsageError` for words that name no engine or precision. The precision is never
+    lowered.
     """
     if engine not in get_args(EngineChoice) or precision not in get_args(Precision):
         raise UsageError(
@@ -37,21 +73,23 @@ def choose_engine(engine: EngineChoice, precision: Precision) -> EngineName:
         )
     _refuse_both_onnxruntimes()
     installed = installed_engines()
+    able = [name for name, has in PRECISIONS.items() if precision in has]
     if engine != "auto":
         if engine not in installed:
             raise EngineError(f"{engine} is not installed; {_install(engine)}")
-        if precision not in PRECISIONS[engine]:
-            able = [name for name, has in PRECISIONS.items() if precision in has]
+        if engine not in able:
             raise EngineError(
                 f"{engine} runs {', '.join(PRECISIONS[engine])} here; "
                 f"{precision} needs --engine {' or '.join(able)}"
             )
         return engine
-    able = [name for name, has in PRECISIONS.items() if precision in has]
-    for name in able:
-        if name in installed:
-            return name
-    raise EngineError(f"no engine for {precision} is installed; {_install(able[0])}")
+    usable = [name for name in able if name in installed]
+    if "cuda" in usable and not (_cuda_runs(usable) if gpus_here is None else gpus_here):
+        usable.remove("cuda")
+    if not usable:
+        cheapest = next(name for name in able if name != "cuda")
+        raise EngineError(f"no engine for {precision} is installed; {_install(cheapest)}")
+    return usable[0]
 
 
 def load_engine(
@@ -61,12 +99,19 @@ def load_engine(
     precision: Precision = "fp32",
     threads: int | None = None,
     shared: bool = False,
+    device: int = 0,
 ) -> Engine:
     """Load a graph with the engine that `choose_engine` names.
 
     `shared`: the process has other work for the cores, so waiting threads should leave them.
+    `device`: the index of the GPU, for an engine that runs on one.
     """
-    if choose_engine(engine, precision) == "openvino":
+    chosen = choose_engine(engine, precision)
+    if chosen == "cuda":
+        from clsspec_serve.engines.cuda import CudaEngine
+
+        return CudaEngine(graph, device=device)
+    if chosen == "openvino":
         from clsspec_serve.engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(graph, precision=precision, threads=threads)
@@ -75,17 +120,51 @@ def load_engine(
     return OnnxRuntimeEngine(graph, threads=threads, shared=shared)
 
 
+def why_no_cuda() -> str | None:
+    """Why the engine for GPUs does not run on this machine, None where it does."""
+    try:
+        gpus()
+        from clsspec_serve.engines.cuda import load_libraries
+
+        load_libraries()
+    except EngineError as error:
+        return str(error)
+    return None
+
+
+def _cuda_runs(usable: list[EngineName]) -> bool:
+    """Whether it does, and what is taken in its place and why, logged where it does not."""
+    reason, others = why_no_cuda(), [name for name in usable if name != "cuda"]
+    if reason is None:
+        LOG.info("engine: cuda, on %s", gpus()[0])
+    elif others:
+        LOG.warning("engine: %s, on the CPU, as cuda does not run: %s", others[0], reason)
+    return reason is None
+
+
+def _module(name: str) -> str:
+    return "onnxruntime" if name == "cuda" else name
+
+
+def _distribution(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def _install(engine: EngineName) -> str:
-    return f'install it with: pip install "clsspec-serve[{_EXTRAS[engine]}]"'
+    words = f'pip install "clsspec-serve[{_EXTRAS[engine]}]"'
+    if engine == "cuda" and _distribution("onnxruntime"):
+        words = f"pip uninstall --yes onnxruntime; {words}"
+    return f"install it with: {words}"
 
 
 def _refuse_both_onnxruntimes() -> None:
     """The two packages overwrite each other's files; what then runs is anyone's guess."""
-    try:
-        versions = [version(name) for name in ("onnxruntime", "onnxruntime-gpu")]
-    except PackageNotFoundError:
-        return
-    raise EngineError(
-        f"onnxruntime {versions[0]} and onnxruntime-gpu {versions[1]} are both installed and "
-        "overwrite each other's files; uninstall both, then install one"
-    )
+    versions = [_distribution(name) for name in ("onnxruntime", "onnxruntime-gpu")]
+    if all(versions):
+        raise EngineError(
+            f"onnxruntime {versions[0]} and onnxruntime-gpu {versions[1]} are both installed and "
+            "overwrite each other's files; uninstall both, then install one"
+        )

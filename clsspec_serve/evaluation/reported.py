@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import platform
-import sys
 from importlib.metadata import version
 from time import perf_counter
 from typing import Unpack
 
+import numpy
+import PIL
+
 from clsspec_serve.bundle import GRAPH, HEADS
 from clsspec_serve.choices import Task
+from clsspec_serve.engines.select import engine_version
 from clsspec_serve.evaluation.cls_neighbours import NeighboursResult, evaluate_neighbours
 from clsspec_serve.evaluation.datasets.samples import Dataset, DepthDataset, SegmentationDataset
 from clsspec_serve.evaluation.depth_score import DepthResult
@@ -98,17 +101,17 @@ def _run(model: Model, task: Task, threads: int | None, batch_size: int, seconds
         precision=model.engine.precision,
         threads=threads,
         batch_size=batch_size,
-        versions=_versions(model.engine.name),
+        versions=_versions(model),
         seconds=seconds,
     )
 
 
-def _versions(engine: str) -> dict[str, str]:
+def _versions(model: Model) -> dict[str, str]:
     """Of what numbers depend on; an engine's own word, as several packages provide one."""
     found = {"clsspec-serve": version("clsspec-serve"), "python": platform.python_version()}
-    modules = {"numpy": "numpy", "pillow": "PIL", engine: engine}
-    for name, module in modules.items():
-        own = getattr(sys.modules.get(module), "__version__", None)
-        if own is not None:
-            found[name] = str(own)
+    found |= {"numpy": numpy.__version__, "pillow": PIL.__version__}
+    if (own := engine_version(model.engine.name)) is not None:
+        found[model.engine.name] = own
+    if model.gpu is not None:
+        found["gpu"] = model.gpu.name
     return found

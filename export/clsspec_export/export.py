@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from clsspec_serve.bundle import (
     write_manifest,
 )
 from clsspec_serve.choices import EngineName
-from clsspec_serve.engines.select import installed_engines
+from clsspec_serve.engines.select import installed_engines, package_version, running_engines
 from clsspec_serve.errors import ExportError, UsageError
 from clsspec_serve.layers import Layer
 from clsspec_serve.manifest import Architecture, Manifest, Parity, Provenance
@@ -124,7 +124,7 @@ def export_bundle(
             report(f"PyTorch's features at {pixels.shape[2]}x{pixels.shape[3]}")
             samples.append(reference.sample(pixels))
         parity = []
-        for engine in installed_engines():
+        for engine in running_engines():
             report(f"parity of {engine}")
             parity.append(measure(Bundle(folder, manifest), engine, samples))
         save_samples(shrink(samples[1:]), folder / REFERENCE)
@@ -172,19 +172,14 @@ def _require(difference: Difference, engine: str) -> None:
 
 
 def _provenance(checkpoint: Checkpoint, origin: Origin) -> Provenance:
-    packages = ("clsspec-serve", "torch", "timm", "onnxscript", *installed_engines())
+    versions = {name: version(name) for name in ("clsspec-serve", "torch", "timm", "onnxscript")}
+    engines = {name: package_version(name) for name in installed_engines()}
+    # None for a runtime that another distribution provides.
+    versions |= {name: found for name, found in engines.items() if found is not None}
     return Provenance(
         source=origin.source,
         format=checkpoint.format,
         sha256=origin.sha256,
         licence=origin.licence,
-        versions={name: found for name in packages if (found := _version(name))},
+        versions=versions,
     )
-
-
-def _version(package: str) -> str | None:
-    """None for a runtime that another distribution provides, such as onnxruntime-gpu."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -194,7 +194,11 @@ def test_the_options_reach_the_server(
     )
     assert result.code == 0, result.err
     assert started == [
-        {"engine": "auto", "precision": "fp32", "threads": 2, "shared": True} for _ in range(3)
+        {
+            **{"engine": "onnxruntime", "precision": "fp32", "threads": 2},
+            **{"shared": True, "device": None},
+        }
+        for _ in range(3)
     ]
     ((models, capacity, settings),) = made
     assert len(models) == 3

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from clsspec_export.model_card import model_card
 from clsspec_export.specialize import PLAIN, specialization_of, specialize
 from clsspec_serve import position
 from clsspec_serve.bundle import Bundle, open_bundle
+from clsspec_serve.engines import select
 from clsspec_serve.errors import ExportError, OutputError
 from clsspec_serve.layers import Layer
 
@@ -187,20 +188,22 @@ def test_the_card_of_trained_weights_does_not_call_them_random(exported_bundle: 
     assert "not stated by the source" in card
 
 
-def test_a_runtime_of_another_distribution_is_left_out_of_the_versions(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("packages", "versions"),
+    [
+        ({"onnxruntime-gpu": "1.99"}, {"cuda": "1.99", "onnxruntime": "1.99"}),
+        ({"onnxruntime-openvino": "1.98"}, {}),
+    ],
+)
+def test_a_runtime_has_the_version_of_the_package_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, packages: dict[str, str], versions: dict[str, str]
 ) -> None:
-    """As where onnxruntime-gpu provides onnxruntime."""
-    real = export_module.version
-
-    def version(name: str) -> str:
-        if name == "onnxruntime":
-            raise PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(export_module, "version", version)
+    """Of one that nobody here knows it is left out."""
+    monkeypatch.setattr(select, "_distribution", packages.get)
     checkpoint = next(iter(families().values()))()
-    assert "onnxruntime" not in export_module._provenance(checkpoint, Origin("x")).versions
+    found = export_module._provenance(checkpoint, Origin("x")).versions
+    own = ("clsspec-serve", "torch", "timm", "onnxscript")
+    assert found == {name: importlib.metadata.version(name) for name in own} | versions
 
 
 def test_what_is_split_already_decides_with_whom_the_registers_go() -> None:

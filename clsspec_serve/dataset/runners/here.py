@@ -16,6 +16,7 @@ class Here:
 
     def __init__(self, model: Model, threads: Threads) -> None:
         self.model, self._threads = model, threads
+        self.gpu = None if model.gpu is None else model.gpu.name
 
     def run(self, run: Run, shards: Sequence[int], tell: Tell, done: Done) -> None:
         """See `Runner`."""

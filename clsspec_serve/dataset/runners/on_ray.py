@@ -10,10 +10,11 @@ import logging
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from typing import Any, TypeVar
 
 from clsspec_serve.dataset.preparing import Job, Preparing, Steps, chunks
@@ -27,6 +28,7 @@ from clsspec_serve.dataset.stalls import Times
 from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.worker import Resources, Worker, same_bundle
 from clsspec_serve.dataset.working import Threads
+from clsspec_serve.engines.gpus import gpu_at
 from clsspec_serve.errors import DatasetError, one_line
 from clsspec_serve.preparation import Prepared
 from clsspec_serve.request import settle
@@ -45,31 +47,80 @@ _LOOK = 5.0
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Node:
+    """A part of a cluster: its CPUs and GPUs, and of which kind these are, in Ray's words."""
+
+    cpus: int
+    gpus: int = 0
+    kind: str | None = None
+
+
 class OnRay:
     """Replicas of so many CPUs each; `decoders` further ones for each of them, wherever they are.
 
-    With 0 decoders a replica decodes by itself. The cluster is the one that `RAY_ADDRESS` names, or
-    that runs on this machine; without any this machine is one.
+    With 0 decoders a replica decodes by itself. `resources`: of each; with a device it has a GPU of
+    its own, all of one `kind`. The cluster is the one that `RAY_ADDRESS` names, or that runs on
+    this machine; without any this machine is one.
     """
 
-    def __init__(self, replicas: int, cpus: int, decoders: int, resources: Resources) -> None:
+    def __init__(
+        self,
+        replicas: int,
+        cpus: int,
+        decoders: int,
+        resources: Resources,
+        kind: str | None = None,
+    ) -> None:
         self.replicas, self.cpus, self.decoders = replicas, cpus, decoders
         self._resources = resources
+        self.on_gpus = resources.device is not None
+        self._place = {"num_gpus": 1, "accelerator_type": kind} if self.on_gpus else {}
 
     @classmethod
     def sized(
-        cls, replicas: int | None, threads: int | None, decoders: int | None, readers: int
+        cls,
+        nodes: Sequence[Node],
+        replicas: int | None,
+        threads: int | None,
+        decoders: int | None,
+        readers: int,
+        *,
+        gpus: bool = False,
     ) -> OnRay:
         """What is not given, as it fills the cluster: a replica has the threads for its CPUs.
 
-        `decoders` None is 0. Raises `DatasetError`.
+        `decoders` None is 0. `gpus`: whether a replica has one; where there are several kinds, one
+        of which there are most.
         """
-        nodes = connect()
-        tasks = decoders or 0
-        cpus = threads or max(1, min(nodes, default=1) - tasks)
-        fitting = sum(nodes) // (cpus + tasks)
-        resources = Resources(cpus, Threads(readers, cpus))
-        return cls(replicas or max(1, fitting), cpus, tasks, resources)
+        tasks, kind = decoders or 0, None
+        if gpus:
+            kinds: Counter[str | None] = Counter()
+            for node in nodes:
+                kinds[node.kind] += node.gpus
+            kind = max(kinds, key=lambda each: kinds[each])
+            places = [node for node in nodes if node.gpus and node.kind == kind]
+            each = [node.cpus // node.gpus for node in places]
+            cpus = threads or max(1, min(each, default=1) - tasks)
+            fitting = sum(node.gpus for node in places)
+        else:
+            cpus = threads or max(1, min((node.cpus for node in nodes), default=1) - tasks)
+            fitting = sum(node.cpus for node in nodes) // (cpus + tasks)
+        resources = Resources(cpus, Threads(readers, cpus), 0 if gpus else None)
+        return cls(replicas or max(1, fitting), cpus, tasks, resources, kind)
+
+    @cached_property
+    def gpu(self) -> str | None:
+        """See `Runner`; it waits for a GPU that is free."""
+        if not self.on_gpus:
+            return None
+        connect()
+        try:
+            return ray.get(ray.remote(_gpu_name).options(num_cpus=0, **self._place).remote())
+        except RayTaskError as error:
+            raise error.cause or error from error
+        except RayError as error:
+            raise DatasetError(f"ray: {one_line(error)}") from error
 
     def run(self, run: Run, shards: Sequence[int], tell: Tell, done: Done) -> None:
         """See `Runner`."""
@@ -77,19 +128,20 @@ class OnRay:
         try:
             connect()
             node = _Node()
-            spread(lambda: self._started(out, node), self.replicas, shards, tell, done)
+            starts = [partial(self._started, out, node)] * self.replicas
+            spread(starts, shards, tell, done)
         except RayError as error:
             raise DatasetError(f"ray: {one_line(error)}") from error
 
     def _started(self, out: str, node: _Node) -> _Remote:
         actor = ray.remote(_Actor).options(
-            num_cpus=self.cpus, max_concurrency=AHEAD + 2, max_restarts=0
+            num_cpus=self.cpus, max_concurrency=AHEAD + 2, max_restarts=0, **self._place
         )
         return _Remote(actor.remote(out, self._resources, self.decoders), node)
 
 
-def connect() -> list[int]:
-    """The CPUs of each node that has any; raises `DatasetError` where no cluster is reached."""
+def connect() -> list[Node]:
+    """The nodes that have CPUs; raises `DatasetError` where no cluster is reached."""
     try:
         if not ray.is_initialized():
             _reach(os.environ.get("RAY_ADDRESS", ""))
@@ -97,8 +149,20 @@ def connect() -> list[int]:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise DatasetError(f"ray: {one_line(error)}") from error
-    cpus = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
-    return [count for count in cpus if count]
+    found = [_node(node["Resources"]) for node in nodes if node["Alive"]]
+    return [node for node in found if node.cpus]
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    prefix = "accelerator_type:"
+    kinds = [name.removeprefix(prefix) for name in resources if name.startswith(prefix)]
+    cpus, gpus = (int(resources.get(name, 0)) for name in ("CPU", "GPU"))
+    return Node(cpus, gpus, kinds[0] if kinds and gpus else None)
+
+
+def _gpu_name() -> str:
+    """What a task that has a GPU does."""
+    return gpu_at(0).name
 
 
 def _reach(address: str) -> None:
@@ -207,7 +271,7 @@ def _prepared(state: str, jobs: Sequence[Job]) -> list[Prepared | Unanswered]:
 @lru_cache(maxsize=1)
 def _steps(text: str) -> Steps:
     state = State.model_validate_json(text)
-    bundle = same_bundle(state)
+    bundle = same_bundle(state, state.fingerprint.get("gpu"))  # no GPU is needed here
     request = settle(bundle.manifest, state.asked.options())
     return Steps(bundle.manifest, request, open_reader(state.place, request.limits.max_pixels))
 

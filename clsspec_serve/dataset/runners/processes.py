@@ -9,6 +9,7 @@ import signal
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from threading import Lock, Thread
 from typing import Any
@@ -18,6 +19,7 @@ from clsspec_serve.dataset.runners.replicas import Lost, spread
 from clsspec_serve.dataset.runners.runner import Done, News, Tell
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.worker import Resources, Worker
+from clsspec_serve.engines.gpus import gpu_at
 
 _SECONDS = 0.25
 """Between two messages with news."""
@@ -25,15 +27,17 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class Processes:
-    """So many replicas, with resources for each."""
+    """A replica for each of some resources; those with GPUs have them of one kind."""
 
-    def __init__(self, replicas: int, resources: Resources) -> None:
-        self._replicas, self._resources = replicas, resources
+    def __init__(self, resources: Sequence[Resources]) -> None:
+        self._resources = resources
+        device = resources[0].device
+        self.gpu = None if device is None else gpu_at(device).name
 
     def run(self, run: Run, shards: Sequence[int], tell: Tell, done: Done) -> None:
         """See `Runner`."""
-        out = run.tree.address
-        spread(lambda: _Child(out, self._resources), self._replicas, shards, tell, done)
+        starts = [partial(_Child, run.tree.address, each) for each in self._resources]
+        spread(starts, shards, tell, done)
 
 
 class _Child:

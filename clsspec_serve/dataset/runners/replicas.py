@@ -47,8 +47,12 @@ class Replica(Protocol):
 
 @dataclass
 class _Place:
-    """A replica, its shards, and what it told of pictures that are in no record so far."""
+    """A replica, its shards, and what it told of pictures that are in no record so far.
 
+    `start`: what gives another one in its place.
+    """
+
+    start: Callable[[], Replica]
     replica: Replica
     shards: dict[Future[Record], int] = field(default_factory=dict)
     told: News = field(default_factory=News)
@@ -64,13 +68,13 @@ class _Place:
 
 
 def spread(
-    start: Callable[[], Replica], replicas: int, shards: Sequence[int], tell: Tell, done: Done
+    starts: Sequence[Callable[[], Replica]], shards: Sequence[int], tell: Tell, done: Done
 ) -> None:
-    """Compute shards on replicas, a new one in place of each that is lost.
+    """Compute shards on a replica of each start, and a new one in place of each that is lost.
 
     Raises what a replica raises, and `DatasetError` for a shard that loses one after another.
     """
-    work = _Spread(start, min(replicas, len(shards)), shards, tell, done)
+    work = _Spread(starts[: len(shards)], shards, tell, done)
     try:
         work.run()
     finally:
@@ -80,19 +84,18 @@ def spread(
 class _Spread:
     def __init__(
         self,
-        start: Callable[[], Replica],
-        replicas: int,
+        starts: Sequence[Callable[[], Replica]],
         shards: Sequence[int],
         tell: Tell,
         done: Done,
     ) -> None:
-        self._start, self._tell, self._done = start, tell, done
+        self._tell, self._done = tell, done
         self._queue = deque(shards)
         self._losses: Counter[int] = Counter()
         self._unready = 0
         self._places: list[_Place] = []
-        for _ in range(replicas):
-            self._places.append(_Place(start()))
+        for start in starts:
+            self._places.append(_Place(start, start()))
 
     def run(self) -> None:
         while self._queue or any(place.shards for place in self._places):
@@ -149,7 +152,7 @@ class _Spread:
             raise DatasetError(f"shard {worst} has lost {LOSSES} replicas; the last one {loss}")
         if self._unready >= LOSSES:
             raise DatasetError(f"{LOSSES} replicas in a row did not start; the last one {loss}")
-        self._places.append(_Place(self._start()))
+        self._places.append(_Place(place.start, place.start()))
 
     def _settle(self, place: _Place) -> None:
         """What was told of pictures and what its records say comes to the same."""

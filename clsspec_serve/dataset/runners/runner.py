@@ -48,6 +48,11 @@ Done = Callable[[Record], None]
 class Runner(Protocol):
     """Computes shards, each with the same bytes as any other runner."""
 
+    @property
+    def gpu(self) -> str | None:
+        """The kind of GPU that computes, None for the CPU."""
+        ...
+
     def run(self, run: Run, shards: Sequence[int], tell: Tell, done: Done) -> None:
         """Compute and write shards; `done` is told of each record when it is in place.
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsspec_serve.bundle import GRAPH, POSITION
+from clsspec_serve.engines.select import engine_version
 from clsspec_serve.errors import DatasetError, OutputError
 from clsspec_serve.manifest import Preprocessing
 from clsspec_serve.predictor import Model
@@ -106,7 +106,10 @@ def cache_of(root: Path, model: Model, preprocessing: Preprocessing) -> FeatureC
             if name.startswith(GRAPH) or name == POSITION
         },
         "position": model.manifest.position.model_dump(mode="json"),
-        "engine": [model.engine.name, _version(model.engine.name), model.engine.precision],
+        "engine": [
+            *(model.engine.name, engine_version(model.engine.name), model.engine.precision),
+            *(() if model.gpu is None else (model.gpu.name,)),
+        ],
         "preprocessing": preprocessing.model_dump(mode="json"),
     }
     return FeatureCache(root / "features" / digest(json.dumps(state, sort_keys=True)))
@@ -137,11 +140,6 @@ def require_within(total: int, bound: int) -> None:
             f"{_gigabytes(bound)}; allow more with --cache-size, or take a smaller --size or "
             "fewer --layers"
         )
-
-
-def _version(engine: str) -> str | None:
-    """Of the loaded runtime itself, as several distributions provide the same one."""
-    return getattr(sys.modules.get(engine), "__version__", None)
 
 
 def _gigabytes(number: int) -> str:

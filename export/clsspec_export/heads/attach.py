@@ -25,7 +25,7 @@ from clsspec_serve.bundle import (
     write_manifest,
 )
 from clsspec_serve.choices import EngineName, HeadTask
-from clsspec_serve.engines.select import installed_engines
+from clsspec_serve.engines.select import running_engines
 from clsspec_serve.errors import ExportError, UsageError
 from clsspec_serve.layers import Layer, select_outputs
 from clsspec_serve.manifest import SCHEMA_VERSION, Manifest, Parity
@@ -94,7 +94,7 @@ def attach(
             samples = [_answered(sample, new) for sample in reference_samples(written)]
             save_samples(shrink(samples), folder / REFERENCE)
         measured: dict[EngineName, _Measured] = {}
-        for engine in installed_engines():
+        for engine in running_engines():
             report(f"parity of {engine}")
             measured[engine] = _measure(start(written, engine=engine), engine, new, samples)
         parity = tuple(_joined(each, measured, tasks) for each in manifest.parity)

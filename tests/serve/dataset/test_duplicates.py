@@ -158,7 +158,7 @@ def test_what_is_known_is_kept_whole(tmp_path: Path) -> None:
 
 
 def test_two_processes_give_the_bytes_of_one(bundle: Path, tmp_path: Path) -> None:
-    source, runner = set_of(tmp_path / "set"), Processes(2, Resources(1, Threads(2, 1)))
+    source, runner = set_of(tmp_path / "set"), Processes([Resources(1, Threads(2, 1))] * 2)
     computed(bundle, source, tmp_path / "one", ALL, dedupe=True)
     computed(bundle, source, tmp_path / "two", ALL, dedupe=True, runner=runner)
     assert tree(tmp_path / "two") == tree(tmp_path / "one")

@@ -52,11 +52,11 @@ def test_a_cluster_gives_the_bytes_of_this_process(
 
 _SIZED = """
 import ray
-from clsspec_serve.dataset.runners.on_ray import OnRay
+from clsspec_serve.dataset.runners.on_ray import OnRay, connect
 
 ray.init(address="local", num_cpus=6, object_store_memory=100_000_000, include_dashboard=False)
 for given in ((None, None, None), (None, 2, None), (None, 2, 1), (None, None, 4), (5, 1, 3)):
-    sized = OnRay.sized(*given, 8)
+    sized = OnRay.sized(connect(), *given, 8)
     print(sized.replicas, sized.cpus, sized.decoders)
 """
 

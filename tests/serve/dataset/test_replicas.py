@@ -24,7 +24,7 @@ from clsspec_serve.errors import DatasetError, OutputError
 from clsspec_serve.request import Options
 
 OPTIONS: Options = {"tasks": ("cls", "patches", "depth"), "policy": "squash"}
-TWO = Processes(2, Resources(1, Threads(2, 1)))
+TWO = Processes([Resources(1, Threads(2, 1))] * 2)
 PICTURES = 4
 """Of each shard of a worker that is made up."""
 
@@ -154,8 +154,7 @@ def told(workers: list[MadeUp], replicas: int, shards: int) -> tuple[list[int], 
         pictures += news.pictures
 
     spread(
-        lambda: next(remaining),
-        replicas,
+        [lambda: next(remaining)] * replicas,
         range(shards),
         tell,
         lambda record: done.append(record.shard),

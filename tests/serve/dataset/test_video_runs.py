@@ -93,7 +93,7 @@ def test_processes_beside_each_other_give_the_same_bytes(
     bundle: Path, file: Path, tmp_path: Path
 ) -> None:
     computed(bundle, file, tmp_path / "here", OPTIONS)
-    runner = Processes(2, Resources(1, Threads(4, 1)))
+    runner = Processes([Resources(1, Threads(4, 1))] * 2)
     computed(bundle, file, tmp_path / "there", OPTIONS, runner=runner)
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 

@@ -128,7 +128,7 @@ def test_a_run_that_goes_on_keeps_its_components(
 
 
 def test_two_processes_give_the_bytes_of_one(bundle: Path, source: Path, tmp_path: Path) -> None:
-    runner = Processes(2, Resources(1, Threads(2, 1)))
+    runner = Processes([Resources(1, Threads(2, 1))] * 2)
     computed(bundle, source, tmp_path / "one", SQUASH, **codec_of("pca:2,int8"))
     computed(bundle, source, tmp_path / "two", SQUASH, runner=runner, **codec_of("pca:2,int8"))
     assert tree(tmp_path / "two") == tree(tmp_path / "one")

@@ -280,7 +280,8 @@ def test_a_graph_whose_weights_are_links_runs(
 
 @pytest.mark.parametrize(("engine", "precision"), [("tensorflow", "fp32"), ("auto", "fp16")])
 def test_words_that_name_nothing_are_refused(engine: Any, precision: Any) -> None:
-    with pytest.raises(UsageError, match="accepted are auto, onnxruntime, openvino and fp32, bf16"):
+    words = "accepted are auto, cuda, onnxruntime, openvino and fp32, bf16"
+    with pytest.raises(UsageError, match=words):
         choose_engine(engine, precision)
 
 
