@@ -12,6 +12,7 @@ import typer
 
 from clsspec_cli.analyze import analyze
 from clsspec_cli.batch import batch
+from clsspec_cli.bench import bench
 from clsspec_cli.depth import depth
 from clsspec_cli.evaluate import evaluate
 from clsspec_cli.export import export
@@ -46,6 +47,7 @@ for command in (
     analyze,
     inspect,
     verify,
+    bench,
     models,
 ):
     app.command()(command)

@@ -133,7 +133,8 @@ def test_a_variable_means_the_same_as_its_option(option: Option) -> None:
 
 def _values(kind: Any) -> tuple[Any, ...]:
     """What may be given; a default of None is none of it."""
-    return tuple(each for each in get_args(kind) if each is not NoneType) or (kind,)
+    given = tuple(each for each in get_args(kind) if each is not NoneType) or (kind,)
+    return tuple(value for each in given for value in get_args(each) or (each,))
 
 
 def test_one_option_means_the_same_in_every_command() -> None:
