@@ -1,6 +1,7 @@
-# `clsspec serve` on a CPU.
+# `clsspec serve` on a CPU, or on NVIDIA GPUs.
 #
 #   docker build -t clsspec .
+#   docker build -t clsspec:gpu --build-arg ENGINE=gpu .         then docker run --gpus all ...
 #   docker run -p 8000:8000 clsspec                              makes a key and prints it
 #   docker run -p 8000:8000 -e CLSSPEC_API_KEY=secret clsspec    asks for this one
 #   docker run -p 8000:8000 clsspec serve --no-auth              asks for none
@@ -9,22 +10,27 @@
 # fine; hf: models want a volume, and its path as HF_HOME.
 
 FROM python:3.11-slim AS build
+# An extra that brings an engine: cpu, gpu (with CUDA's libraries) or openvino.
+ARG ENGINE=cpu
 WORKDIR /build/source
 COPY . .
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /build/wheels .
 # Without pip, which nothing in the image needs.
 RUN python -m venv --without-pip /opt/clsspec
 RUN pip --python /opt/clsspec/bin/python install --no-cache-dir -c constraints.txt \
-    "$(ls /build/wheels/*.whl)[cpu]"
+    "$(ls /build/wheels/*.whl)[${ENGINE}]"
 
 FROM python:3.11-slim
 COPY --from=build /opt/clsspec /opt/clsspec
-# ONNX Runtime's telemetry keeps an identifier in the user's home, and calls its makers.
+# ONNX Runtime's telemetry keeps an identifier in the user's home, and calls its makers. The two of
+# NVIDIA ask its container toolkit for the driver; without it they mean nothing.
 ENV PATH=/opt/clsspec/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/nonexistent \
     ORT_DISABLE_TELEMETRY=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     CLSSPEC_HOST=0.0.0.0
 # A number, which Kubernetes can see is not root.
 USER 10001:10001

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class Given:
 class StandIn:
     """An engine on another device, without the device: a batch takes `seconds`, the CPU is free.
 
-    Its answers are the same noise each time.
+    It computes one at a time. Its answers are the same noise each time.
     """
 
     name = "stand-in"
@@ -81,13 +82,15 @@ class StandIn:
 
     def __init__(self, width: int, patch: int, seconds: float = 0) -> None:
         self._width, self._patch, self._seconds = width, patch, seconds
+        self._busy = Lock()
 
     def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """See `Engine`."""
         count, _, height, width = inputs["pixels"].shape
         grid = {"cls": (), "patches": (height // self._patch, width // self._patch)}
         if self._seconds:
-            time.sleep(self._seconds)
+            with self._busy:
+                time.sleep(self._seconds)
         return {name: noise(count, *grid[name], self._width) for name in outputs}
 
 
@@ -103,6 +106,7 @@ def embedded(seconds: float | None = None) -> Model:
     if seconds is not None:
         architecture = model.manifest.architecture
         model.engine = StandIn(architecture.embed_dim, architecture.patch_size, seconds)
+        model.at_once = 2 if seconds else 1  # as on a GPU
     return model
 
 

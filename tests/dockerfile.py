@@ -69,6 +69,8 @@ class Image:
                 self._copy(words, context)
             elif instruction == "RUN":
                 self._run(rest)
+            elif instruction == "ARG":
+                self._set([rest])
             elif instruction == "ENV":
                 self._set(words)
             elif instruction in ("ENTRYPOINT", "CMD"):
