@@ -74,7 +74,8 @@ class Given:
 class StandIn:
     """An engine on another device, without the device: a batch takes `seconds`, the CPU is free.
 
-    It computes one at a time. Its answers are the same noise each time.
+    It computes one at a time, the next one as soon as the last one has ended. Its answers are the
+    same noise each time.
     """
 
     name = "stand-in"
@@ -82,15 +83,16 @@ class StandIn:
 
     def __init__(self, width: int, patch: int, seconds: float = 0) -> None:
         self._width, self._patch, self._seconds = width, patch, seconds
-        self._busy = Lock()
+        self._lock, self._free = Lock(), 0.0
 
     def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """See `Engine`."""
         count, _, height, width = inputs["pixels"].shape
         grid = {"cls": (), "patches": (height // self._patch, width // self._patch)}
         if self._seconds:
-            with self._busy:
-                time.sleep(self._seconds)
+            with self._lock:
+                self._free = end = max(self._free, time.monotonic()) + self._seconds
+            time.sleep(max(0.0, end - time.monotonic()))
         return {name: noise(count, *grid[name], self._width) for name in outputs}
 
 
