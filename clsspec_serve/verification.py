@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clsspec_serve.bundle import REFERENCE, Bundle
 from clsspec_serve.choices import EngineName, HeadTask, Precision
-from clsspec_serve.engines.select import PRECISIONS, choose_engine, installed_engines
+from clsspec_serve.engines.select import PRECISIONS, choose_engine, running_engines
 from clsspec_serve.errors import BundleError, EngineError
 from clsspec_serve.parity import Difference, reference_samples, run_sample
 from clsspec_serve.predictor import start
@@ -34,18 +34,20 @@ def uncovered_heads(bundle: Bundle) -> list[HeadTask]:
 
 
 def verify_engines(bundle: Bundle) -> list[EngineReport]:
-    """Run every installed engine at every precision it has on the bundle's own samples.
+    """Run every engine of this machine at every precision it has on the bundle's own samples.
 
     Raises `EngineError` when no engine is installed, `BundleError` without samples.
     """
-    choose_engine("auto", "fp32")
+    engines = running_engines()
+    if not engines:
+        choose_engine("auto", "fp32")  # which says what to install
     samples = list(reference_samples(bundle))
     if not any(sample.outputs for sample in samples):
         raise BundleError(
             f"{bundle.path}: {REFERENCE} holds no outputs; there is nothing to compare with"
         )
     reports = []
-    for name in installed_engines():
+    for name in engines:
         for precision in PRECISIONS[name]:
             try:
                 model = start(bundle, engine=name, precision=precision)

@@ -10,7 +10,7 @@ from cuda_double import install
 
 from clsspec_cli.devices import chosen_devices, chosen_engine
 from clsspec_serve.engines.gpus import gpus
-from clsspec_serve.errors import UsageError
+from clsspec_serve.errors import EngineError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -142,3 +142,19 @@ def test_auto_says_on_stderr_why_it_is_the_cpu(
     assert result.err.count("engine: onnxruntime, on the CPU, as cuda does not run: this mach") == 1
     refused = clsspec(*given, "--engine", "cuda")
     assert refused.error().startswith("this machine has no NVIDIA driver (libcuda.so.1)")
+
+
+def test_a_bundle_is_not_at_fault_where_there_is_no_gpu(
+    clsspec: Clsspec, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch.setattr)
+    assert "cuda fp32: passed" in clsspec("verify", exported).out
+    monkeypatch.setattr("clsspec_serve.engines.select.gpus", no_driver)
+    result = clsspec("verify", exported)
+    assert result.code == 0, result.err
+    assert "cuda" not in result.out
+    assert result.err.startswith("engine: cuda is left out: this machine has no NVIDIA driver")
+
+
+def no_driver() -> None:
+    raise EngineError("this machine has no NVIDIA driver")
