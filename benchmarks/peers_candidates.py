@@ -1,0 +1,186 @@
+"""What `benchmarks/peers.py` compares: each tool as its documentation says, on the same weights."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import nn
+
+from clsspec_export.checkpoints.checkpoint import Checkpoint
+from clsspec_export.checkpoints.preprocessing import from_timm
+from clsspec_export.checkpoints.random import FORMAT
+from clsspec_export.checkpoints.timm_files import timm_position
+from clsspec_export.export import architecture_of
+from clsspec_export.features import features
+from clsspec_export.specialize import PLAIN, ViT, specialize
+from clsspec_export.twin import write_backbone
+from clsspec_serve.bench.asked import runners
+from clsspec_serve.bundle import Bundle
+from clsspec_serve.choices import EngineName, Precision
+from clsspec_serve.engines.without_telemetry import onnxruntime
+from clsspec_serve.layers import FEATURES
+from clsspec_serve.manifest import Manifest, Provenance
+from clsspec_serve.predictor import start
+
+BASE = "timm fp32"
+OURS = "clsspec, "
+
+FloatArray = NDArray[np.float32]
+
+
+class Batch(NamedTuple):
+    """The same pictures as clsspec takes them, `(B, 4, H, W) uint8`, and normalised."""
+
+    pixels: NDArray[np.uint8]
+    normalised: torch.Tensor
+
+
+Forward = Callable[[Batch], Any]
+
+
+class Candidate(NamedTuple):
+    """`tokens`: what a pass gives, as `(B, 1 + h * w, D)`; that is not timed."""
+
+    name: str
+    build: Callable[[], Forward]
+    tokens: Callable[[Any], FloatArray]
+
+
+class Tokens(nn.Module):
+    """timm's `forward_features` as a module, which is what torch.onnx exports."""
+
+    def __init__(self, model: ViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(B, 3, H, W)` to `(B, 1 + h * w, D)`."""
+        return self.model.forward_features(x)
+
+
+def torch_forward(function: Callable[[torch.Tensor], Any], *, bf16: bool = False) -> Forward:
+    """In `inference_mode`, and under autocast with `bf16`."""
+
+    def forward(batch: Batch) -> Any:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return function(batch.normalised)
+
+    return forward
+
+
+def dinov2(model: ViT, size: int) -> nn.Module:
+    """transformers' model with the weights of timm's; raises `RuntimeError` where names differ."""
+    config = transformers.Dinov2Config(
+        hidden_size=model.embed_dim,
+        num_hidden_layers=len(model.blocks),
+        num_attention_heads=model.blocks[0].attn.num_heads,
+        image_size=size,
+        patch_size=model.patch_embed.patch_size[0],
+    )
+    there = transformers.Dinov2Model(config)
+    state = {"embeddings.mask_token": torch.zeros(1, model.embed_dim)}
+    names = {
+        "cls_token": "embeddings.cls_token",
+        "pos_embed": "embeddings.position_embeddings",
+        "patch_embed.proj": "embeddings.patch_embeddings.projection",
+        "blocks.": "encoder.layer.",
+        "attn.proj": "attention.o_proj",
+        "ls1.gamma": "layer_scale1.lambda1",
+        "ls2.gamma": "layer_scale2.lambda1",
+    }
+    for key, value in model.state_dict().items():
+        name = f"layernorm.{key.removeprefix('norm.')}" if key.startswith("norm.") else key
+        for old, new in names.items():
+            name = name.replace(old, new)
+        if "attn.qkv" in name:
+            for part, share in zip("qkv", value.chunk(3), strict=True):
+                state[name.replace("attn.qkv", f"attention.{part}_proj")] = share
+        else:
+            state[name] = value
+    there.load_state_dict(state)
+    return there.train(False)
+
+
+def onnx_session(model: ViT, batch: Batch, path: Path) -> Forward:
+    """As the tutorials of PyTorch and of ONNX Runtime do it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.onnx's own use of deprecated interfaces
+        torch.onnx.export(Tokens(model), (batch.normalised,), path, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch.normalised.numpy()})
+
+
+def write_bundle(model: ViT, name: str, folder: Path) -> Bundle:
+    """What runs of a bundle with the weights of timm's model, and no more."""
+    plain = specialize(copy.deepcopy(model), PLAIN)
+    position, table = timm_position(plain)
+    checkpoint = Checkpoint(
+        model=plain,
+        architecture=name,
+        format=FORMAT,
+        position=position,
+        table=table,
+        preprocessing=from_timm(plain),
+    )
+    architecture = architecture_of(checkpoint)
+    manifest = Manifest(
+        name=name,
+        architecture=architecture,
+        preprocessing=checkpoint.preprocessing,
+        position=checkpoint.position,
+        outputs=features(architecture, []),
+        provenance=Provenance(source=f"random:{name}", format=FORMAT, versions={}),
+        parity=(),
+        files={},
+    )
+    bundle = Bundle(folder, manifest)
+    write_backbone(checkpoint, bundle)
+    return bundle
+
+
+def our_tokens(found: dict[str, FloatArray]) -> FloatArray:
+    """[CLS] before the patches."""
+    cls = found["cls"][:, None]
+    return np.concatenate([cls, found["patches"].reshape(len(cls), -1, cls.shape[-1])], axis=1)
+
+
+def on_engine(bundle: Bundle, engine: EngineName, precision: Precision) -> Forward:
+    """clsspec on an engine of its own."""
+    model = start(bundle, engine=engine, precision=precision)
+    return lambda batch: model.infer(batch.pixels, FEATURES, ())
+
+
+def candidates(model: ViT, bundle: Bundle, batch: Batch, folder: Path) -> Iterator[Candidate]:
+    """All of them for one length of batch; `BASE` comes first."""
+
+    def read(found: torch.Tensor) -> FloatArray:
+        return found.float().numpy()
+
+    eager = model.forward_features
+    # For this very batch, not for any: it has the shapes to work with.
+    compiled = torch.compile(eager, dynamic=False)
+    yield Candidate(BASE, lambda: torch_forward(eager), read)
+    yield Candidate("timm bf16 autocast", lambda: torch_forward(eager, bf16=True), read)
+    yield Candidate("timm fp32, torch.compile", lambda: torch_forward(compiled), read)
+    yield Candidate(
+        "transformers fp32",
+        lambda: torch_forward(dinov2(model, batch.pixels.shape[-1])),
+        lambda found: read(found.last_hidden_state),
+    )
+    yield Candidate(
+        "ONNX Runtime fp32",
+        lambda: onnx_session(model, batch, folder / f"{len(batch.pixels)}.onnx"),
+        lambda found: found[0],
+    )
+    for runner in runners(None, None):
+        yield Candidate(OURS + " ".join(runner), partial(on_engine, bundle, *runner), our_tokens)
