@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import transformers
+from bare_bundle import write_bare_bundle
 from numpy.typing import NDArray
 from torch import nn
 
@@ -19,16 +20,12 @@ from clsspec_export.checkpoints.checkpoint import Checkpoint
 from clsspec_export.checkpoints.preprocessing import from_timm
 from clsspec_export.checkpoints.random import FORMAT
 from clsspec_export.checkpoints.timm_files import timm_position
-from clsspec_export.export import architecture_of
-from clsspec_export.features import features
 from clsspec_export.specialize import PLAIN, ViT, specialize
-from clsspec_export.twin import write_backbone
 from clsspec_serve.bench.asked import runners
 from clsspec_serve.bundle import Bundle
 from clsspec_serve.choices import EngineName, Precision
 from clsspec_serve.engines.without_telemetry import onnxruntime
 from clsspec_serve.layers import FEATURES
-from clsspec_serve.manifest import Manifest, Provenance
 from clsspec_serve.predictor import start
 
 BASE = "timm fp32"
@@ -121,7 +118,7 @@ def onnx_session(model: ViT, batch: Batch, path: Path) -> Forward:
 
 
 def write_bundle(model: ViT, name: str, folder: Path) -> Bundle:
-    """What runs of a bundle with the weights of timm's model, and no more."""
+    """With the weights of timm's model."""
     plain = specialize(copy.deepcopy(model), PLAIN)
     position, table = timm_position(plain)
     checkpoint = Checkpoint(
@@ -132,20 +129,7 @@ def write_bundle(model: ViT, name: str, folder: Path) -> Bundle:
         table=table,
         preprocessing=from_timm(plain),
     )
-    architecture = architecture_of(checkpoint)
-    manifest = Manifest(
-        name=name,
-        architecture=architecture,
-        preprocessing=checkpoint.preprocessing,
-        position=checkpoint.position,
-        outputs=features(architecture, []),
-        provenance=Provenance(source=f"random:{name}", format=FORMAT, versions={}),
-        parity=(),
-        files={},
-    )
-    bundle = Bundle(folder, manifest)
-    write_backbone(checkpoint, bundle)
-    return bundle
+    return write_bare_bundle(checkpoint, folder)
 
 
 def our_tokens(found: dict[str, FloatArray]) -> FloatArray:

@@ -10,36 +10,15 @@ import json
 import tempfile
 from pathlib import Path
 
+from bare_bundle import write_bare_bundle
+
 from clsspec_export.checkpoints.random import random_checkpoint
-from clsspec_export.export import architecture_of
-from clsspec_export.features import features
-from clsspec_export.twin import write_backbone, write_twin
+from clsspec_export.twin import write_twin
 from clsspec_serve.bench.asked import cases, runners
 from clsspec_serve.bench.bench import Effort, bench
-from clsspec_serve.bundle import Bundle
-from clsspec_serve.manifest import Manifest, Provenance
 
 NAMES = "vit_small_patch14_dinov2_clsspec,vit_base_patch14_dinov2_clsspec"
 PICTURE = Path(__file__).parent.parent / "examples" / "coffee.jpg"
-
-
-def write_specialized(name: str, folder: Path) -> Bundle:
-    """What runs of a bundle, and no more."""
-    checkpoint = random_checkpoint(name)
-    architecture = architecture_of(checkpoint)
-    manifest = Manifest(
-        name=name,
-        architecture=architecture,
-        preprocessing=checkpoint.preprocessing,
-        position=checkpoint.position,
-        outputs=features(architecture, []),
-        provenance=Provenance(source=f"random:{name}", format=checkpoint.format, versions={}),
-        parity=(),
-        files={},
-    )
-    bundle = Bundle(folder, manifest)
-    write_backbone(checkpoint, bundle)
-    return bundle
 
 
 def main() -> None:
@@ -54,7 +33,7 @@ def main() -> None:
     batches = [int(each) for each in arguments.batch.split(",")]
     for name in arguments.names.split(","):
         with tempfile.TemporaryDirectory() as own, tempfile.TemporaryDirectory() as plain:
-            bundle = write_specialized(name, Path(own))
+            bundle = write_bare_bundle(random_checkpoint(name), Path(own))
             report = bench(
                 bundle,
                 runners(None, None),
