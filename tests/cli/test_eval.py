@@ -215,7 +215,8 @@ def test_batch_size_and_threads_reach_the_engine(
     result = clsspec("eval", test, "--task", "knn", "--train", train, "-m", bundle, *options)
     ((graph, how),) = spy.loaded
     assert graph == bundle / "model.onnx"
-    assert how == {"engine": "onnxruntime", "precision": "fp32", "threads": 2, "shared": False}
+    own = {"engine": "onnxruntime", "precision": "fp32", "threads": 2}
+    assert how == own | {"shared": False, "device": 0}
     # Twelve to train on, then six; nothing but [CLS] is asked for.
     assert [shape[0] for shape, _ in spy.asked] == [5, 5, 2, 5, 1]
     assert {tuple(names) for _, names in spy.asked} == {("cls",)}

@@ -193,7 +193,8 @@ def test_the_models_input_can_have_another_size(
     # 30 is no multiple of the patch, so it is padded to 42.
     assert np.load(out).shape == (4, 3, 4)
     assert spy.asked == [((1, 4, 56, 42), ["patches"])]
-    asked = {"engine": "openvino", "precision": "fp32", "threads": 1, "shared": False}
+    own = {"engine": "openvino", "precision": "fp32", "threads": 1}
+    asked = own | {"shared": False, "device": 0}
     assert spy.loaded[0][1] == asked
 
 

@@ -37,7 +37,7 @@ def manifest(tiny_bundle: Path) -> Manifest:
 
 def features_key(manifest: Manifest, engine: Changes, preprocessing: Changes) -> str:
     given = {"name": "onnxruntime", "precision": "fp32", **engine}
-    model: Any = SimpleNamespace(manifest=manifest, engine=SimpleNamespace(**given))
+    model: Any = SimpleNamespace(manifest=manifest, engine=SimpleNamespace(**given), gpu=None)
     shown = Preprocessing.model_copy(manifest.preprocessing, update=preprocessing)
     return cache_of(Path("root"), model, shown).folder.name
 

@@ -129,7 +129,8 @@ def test_another_model_is_refused_and_another_version_is_told(
     other = load(write_head_bundle(tmp_path / "other", heads), threads=1)
     with pytest.raises(DatasetError, match=r"out was computed otherwise: bundle was "):
         other_versions(run, other)
-    monkeypatch.setattr("clsspec_serve.dataset.fingerprint.version", lambda name: "9.9")
+    for name in ("version", "package_version"):
+        monkeypatch.setattr(f"clsspec_serve.dataset.fingerprint.{name}", lambda name: "9.9")
     words = other_versions(run, load(bundle, threads=1))
     assert [each.split(" was ")[0] for each in words] == ["clsspec", "engine", "decoders"]
 
