@@ -22,15 +22,12 @@ RUN pip --python /opt/clsspec/bin/python install --no-cache-dir -c constraints.t
 
 FROM python:3.11-slim
 COPY --from=build /opt/clsspec /opt/clsspec
-# ONNX Runtime's telemetry keeps an identifier in the user's home, and calls its makers. The two of
-# NVIDIA ask its container toolkit for the driver; without it they mean nothing.
+# ONNX Runtime's telemetry keeps an identifier in the user's home, and calls its makers.
 ENV PATH=/opt/clsspec/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/nonexistent \
     ORT_DISABLE_TELEMETRY=1 \
-    NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     CLSSPEC_HOST=0.0.0.0
 # A number, which Kubernetes can see is not root.
 USER 10001:10001

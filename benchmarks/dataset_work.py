@@ -38,7 +38,7 @@ from clsspec_serve.dataset.runners.here import Here
 from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.working import Threads
 from clsspec_serve.dataset.writer import ShardWriter
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 from clsspec_serve.models import find_bundle
 from clsspec_serve.predictor import Model, start
 from clsspec_serve.request import Options, Request
@@ -85,7 +85,7 @@ class StandIn:
         self._width, self._patch, self._seconds = width, patch, seconds
         self._lock, self._free = Lock(), 0.0
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """See `Engine`."""
         count, _, height, width = inputs["pixels"].shape
         grid = {"cls": (), "patches": (height // self._patch, width // self._patch)}

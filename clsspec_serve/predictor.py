@@ -309,9 +309,8 @@ def start(
 
     `shared`: see `load_engine`. `device`: as `load`; with it `auto` is `cuda`.
     """
-    chosen = choose_engine(
-        "cuda" if (engine, device is None) == ("auto", False) else engine, precision
-    )
+    wanted: EngineChoice = "cuda" if engine == "auto" and device is not None else engine
+    chosen = choose_engine(wanted, precision)
     if device is not None and chosen != "cuda":
         raise UsageError(f"device {device}: {chosen} runs on the CPU; cuda runs on GPUs")
     place = gpu_at(device or 0) if chosen == "cuda" else None

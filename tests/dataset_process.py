@@ -25,7 +25,7 @@ from clsspec_serve.dataset.runners.processes import Processes
 from clsspec_serve.dataset.runners.runner import Runner
 from clsspec_serve.dataset.worker import Resources
 from clsspec_serve.dataset.working import Threads
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 
 SECONDS = 0.01
 """Of each picture's forward pass."""
@@ -38,7 +38,7 @@ def runner_of(name: str, bundle: Path) -> Runner:
     if name == "here":
         from http_server import observed
 
-        def slow(inputs: Arrays) -> None:
+        def slow(inputs: Values) -> None:
             time.sleep(SECONDS * len(np.atleast_1d(inputs["pixels"])))
 
         return Here(observed(bundle, slow), Threads(2, 2))

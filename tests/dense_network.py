@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clsspec_serve.bundle import Bundle
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 from clsspec_serve.heads import (
     AnyHead,
     Category,
@@ -93,7 +93,7 @@ class Backbone:
     def __init__(self) -> None:
         self.runs: list[tuple[tuple[int, ...], tuple[str, ...]]] = []
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         pixels = inputs["pixels"]
         self.runs.append((pixels.shape, tuple(outputs)))
         return {name: np.stack([self._one(view, name) for view in pixels]) for name in outputs}
@@ -113,20 +113,20 @@ class HeadEngine:
         self.task = task
         self.given: list[tuple[str, ...]] = []
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         self.given.append(tuple(inputs))
         if list(outputs) != [self.task]:
             raise ValueError(f"{self.task} was asked for {outputs}")
-        compute: Callable[[Arrays], NDArray[Any]] = getattr(self, f"_{self.task}")
+        compute: Callable[[Values], NDArray[Any]] = getattr(self, f"_{self.task}")
         return {self.task: compute(inputs).astype(np.float32)}
 
-    def _segment(self, inputs: Arrays) -> NDArray[Any]:
+    def _segment(self, inputs: Values) -> NDArray[Any]:
         return np.stack([each @ SEGMENT.T for each in inputs["patches"]])
 
-    def _classify(self, inputs: Arrays) -> NDArray[Any]:
+    def _classify(self, inputs: Values) -> NDArray[Any]:
         return np.stack([each @ CLASSIFY.T for each in inputs["cls"]])
 
-    def _depth(self, inputs: Arrays) -> NDArray[Any]:
+    def _depth(self, inputs: Values) -> NDArray[Any]:
         answers = []
         for patches, cls in zip(inputs["patches_0_raw"], inputs["cls_0_raw"], strict=True):
             both = np.concatenate([patches, np.broadcast_to(cls, patches.shape)], axis=2)

@@ -15,7 +15,7 @@ from head_bundle import classify_head, depth_head, nearest_colour_head, write_he
 from numpy.typing import NDArray
 
 from clsspec_serve import Model, load
-from clsspec_serve.engines.protocol import Arrays, Engine
+from clsspec_serve.engines.protocol import Engine, Values
 from clsspec_serve.http.app import create_app
 from clsspec_serve.http.server import Server, listen
 from clsspec_serve.http.settings import Settings
@@ -81,7 +81,7 @@ def colour_bundle(folder: Path) -> Path:
 class Wrapped:
     """An engine that runs another one, after `before` has seen the inputs."""
 
-    def __init__(self, engine: Engine, before: Callable[[Arrays], None]) -> None:
+    def __init__(self, engine: Engine, before: Callable[[Values], None]) -> None:
         self._engine, self._before = engine, before
 
     @property
@@ -92,12 +92,12 @@ class Wrapped:
     def precision(self) -> Any:
         return self._engine.precision
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         self._before(inputs)
         return self._engine.run(inputs, outputs)
 
 
-def observed(bundle: Path, before: Callable[[Arrays], None]) -> Model:
+def observed(bundle: Path, before: Callable[[Values], None]) -> Model:
     """The bundle's model; `before` is told of each forward pass of the backbone."""
     model = load(bundle, threads=1)
     model.engine = Wrapped(model.engine, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -36,7 +37,9 @@ def this_machine(threads: int | None, engines: Sequence[EngineName]) -> Machine:
         own = engine_version(name)
         if own is not None:
             found[name] = own.partition("-")[0]
-    return Machine(_processor(), len(os.sched_getaffinity(0)), threads, found)
+    # Only Linux tells which of them this process may use.
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return Machine(_processor(), cores, threads, found)
 
 
 def _processor() -> str:

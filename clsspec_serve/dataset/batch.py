@@ -17,6 +17,7 @@ from clsspec_serve.dataset.fingerprint import fingerprint
 from clsspec_serve.dataset.layout import Layout, layout_of
 from clsspec_serve.dataset.run import Run, State, begin, is_run, resume
 from clsspec_serve.dataset.runners.here import Here
+from clsspec_serve.dataset.runners.processes import Processes
 from clsspec_serve.dataset.runners.runner import News, Runner
 from clsspec_serve.dataset.shards import Record
 from clsspec_serve.dataset.sources.find import find_source
@@ -158,7 +159,8 @@ def _model(bundle: Bundle, asked: Asked, runner: Runner) -> Model:
     if runner.gpu is not None and why_no_cuda() is not None:
         # A cluster's driver; what is found here is kept for all.
         engine = choose_engine("auto", asked.precision, gpus_here=False)
-    return start(bundle, engine=engine, precision=asked.precision, shared=True)
+    device = runner.device if isinstance(runner, Processes) else None
+    return start(bundle, engine=engine, precision=asked.precision, shared=True, device=device)
 
 
 def _from_anywhere(model: str | None) -> str | None:

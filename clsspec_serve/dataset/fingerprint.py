@@ -12,7 +12,7 @@ from clsspec_serve.choices import EngineName
 from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.sources.source import Place
 from clsspec_serve.dataset.videos.extra import video_decoders
-from clsspec_serve.engines.select import choose_engine, package_version
+from clsspec_serve.engines.select import choose_engine, library_versions, package_version
 from clsspec_serve.manifest import Manifest
 from clsspec_serve.request import Request
 
@@ -67,8 +67,8 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, 
 
 
 def _engine(name: EngineName) -> str:
-    found = package_version(name)
-    return name if found is None else f"{name} {found}"
+    found = {name: package_version(name) or ""} | library_versions(name)
+    return ", ".join(f"{each} {number}".strip() for each, number in found.items())
 
 
 def _decoders(place: Place) -> str:

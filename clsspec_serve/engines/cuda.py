@@ -42,14 +42,18 @@ class Held:
         return tuple(self.value.shape())
 
     def numpy(self) -> NDArray[Any]:
-        """A copy in this machine's memory."""
-        return self.value.numpy()
+        """A copy in this machine's memory; raises `EngineError`."""
+        try:
+            return self.value.numpy()
+        except Exception as error:  # onnxruntime's errors share no public base class
+            raise EngineError(f"cuda failed: {one_line(error)}") from error
 
 
 class CudaEngine:
     """One session on the GPU of an index; see `gpus`.
 
-    Nothing falls back to the CPU: what the GPU cannot do is an `EngineError`.
+    A session that does not get the GPU is an `EngineError`. ONNX Runtime works out shapes on the
+    CPU, as it would any node that it has no kernel for; `make test-gpu` lists which.
     """
 
     name = "cuda"
@@ -67,7 +71,7 @@ class CudaEngine:
             self._session = onnxruntime.InferenceSession(
                 graph, options, providers=providers, enable_fallback=0
             )
-        except Exception as error:  # onnxruntime's errors share no public base class
+        except Exception as error:  # as above
             raise EngineError(f"cuda cannot load {graph}: {one_line(error)}") from error
         if _PROVIDER not in self._session.get_providers():
             raise EngineError(

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from clsspec_serve.choices import Precision
 
-Arrays = Mapping[str, NDArray[Any]]
-
 
 class OnDevice(Protocol):
     """An array in the memory of the device that computed it."""

@@ -22,6 +22,7 @@ _PACKAGES: dict[EngineName, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
 }
+_LIBRARIES: dict[EngineName, tuple[str, ...]] = {"cuda": ("nvidia-cublas", "nvidia-cudnn-cu13")}
 PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
     "cuda": ("fp32",),
     "onnxruntime": ("fp32",),
@@ -54,6 +55,12 @@ def package_version(name: EngineName) -> str | None:
 def engine_version(name: str) -> str | None:
     """Of the loaded runtime itself, as several distributions provide the same one."""
     return getattr(sys.modules.get(_module(name)), "__version__", None)
+
+
+def library_versions(name: EngineName) -> dict[str, str]:
+    """Of packages beside the engine's own that decide on how it rounds."""
+    found = {each: _distribution(each) for each in _LIBRARIES.get(name, ())}
+    return {each: number for each, number in found.items() if number is not None}
 
 
 def choose_engine(

@@ -10,7 +10,7 @@ from command_line import Clsspec, Result, run, save_picture
 from numpy.typing import NDArray
 
 from clsspec_serve import predictor
-from clsspec_serve.engines.protocol import Arrays, Engine
+from clsspec_serve.engines.protocol import Engine, Values
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ class Spy:
         engine = self._load(graph, **options)
         run = engine.run
 
-        def spied(inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+        def spied(inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
             self.asked.append((next(iter(inputs.values())).shape, list(outputs)))
             return run(inputs, outputs)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clsspec_serve import Model, load
 from clsspec_serve.batching import Answer, Batcher
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 from clsspec_serve.errors import EngineError, Stopped
 from clsspec_serve.request import Options
 
@@ -28,9 +28,9 @@ class Gate:
         self.shapes: list[tuple[int, ...]] = []
         self.arrived = threading.Semaphore(0)
         self.open = threading.Event()
-        self.fail: Callable[[Arrays], bool] = lambda inputs: False
+        self.fail: Callable[[Values], bool] = lambda inputs: False
 
-    def __call__(self, inputs: Arrays) -> None:
+    def __call__(self, inputs: Values) -> None:
         self.shapes.append(inputs["pixels"].shape)
         self.arrived.release()
         if not self.open.wait(SECONDS):
@@ -228,7 +228,7 @@ def test_a_failing_engine_is_known_until_it_works_again(
 def test_an_error_that_is_not_ours_reaches_the_asker_and_the_thread_lives_on(
     batcher: Batcher, model: Model, gate: Gate
 ) -> None:
-    def explode(inputs: Arrays) -> bool:
+    def explode(inputs: Values) -> bool:
         raise ZeroDivisionError("in the engine")
 
     gate.open.set()
@@ -282,7 +282,7 @@ def test_closing_answers_what_waits_and_takes_no_more(
 def test_two_engines_work_at_the_same_time(bundle: Path) -> None:
     together = threading.Barrier(2)
 
-    def meet(inputs: Arrays) -> None:
+    def meet(inputs: Values) -> None:
         together.wait(SECONDS)
 
     models = [observed(bundle, meet), observed(bundle, meet)]

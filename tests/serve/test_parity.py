@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clsspec_serve.bundle import Bundle, describe_folder, open_bundle, write_manifest
 from clsspec_serve.choices import Precision
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 from clsspec_serve.engines.select import load_engine
 from clsspec_serve.errors import BundleError
 from clsspec_serve.parity import (
@@ -123,7 +123,7 @@ class Swapping:
     def __init__(self, graph: Path) -> None:
         self._engine = load_engine(graph, engine="onnxruntime", threads=1)
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         mirrored = np.ascontiguousarray(inputs["pixels"][..., ::-1])
         return self._engine.run(dict(inputs) | {"pixels": mirrored}, outputs)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from clsspec_serve import Layer, Model, load
 from clsspec_serve import predictor as module
 from clsspec_serve.bundle import open_bundle
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 from clsspec_serve.errors import BundleError, EngineError, ImageError, UsageError
 from clsspec_serve.images import ImageLimits
 from clsspec_serve.layers import FEATURES
@@ -35,7 +35,7 @@ class Recording:
     def __init__(self) -> None:
         self.runs: list[tuple[dict[str, NDArray[Any]], list[str]]] = []
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         self.runs.append((dict(inputs), list(outputs)))
         values = tiny.features(inputs["pixels"], inputs["position"])
         return {name: values[name] for name in outputs}

@@ -14,7 +14,7 @@ from pictures import encoded
 from PIL import Image
 
 from clsspec_serve import Model, load
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 from clsspec_serve.errors import Busy, ImageError, ImageTooLarge
 from clsspec_serve.images import ImageLimits
 from clsspec_serve.request import Options
@@ -212,7 +212,7 @@ def test_memory_for_decoding_is_free_when_the_thread_has_ended_not_when_the_aske
 def test_more_pictures_than_may_be_in_work_are_refused_at_once(bundle: Path) -> None:
     release = threading.Event()
 
-    def wait(inputs: Arrays) -> None:
+    def wait(inputs: Values) -> None:
         release.wait(20)
 
     async def body(service: Service) -> None:
@@ -239,7 +239,7 @@ def test_who_leaves_gives_everything_back(bundle: Path) -> None:
     release = threading.Event()
     passes: list[int] = []
 
-    def wait(inputs: Arrays) -> None:
+    def wait(inputs: Values) -> None:
         passes.append(len(inputs["pixels"]))
         release.wait(20)
 
@@ -271,7 +271,7 @@ def test_who_leaves_gives_everything_back(bundle: Path) -> None:
 def test_blank_pictures_go_through_every_head_on_every_engine(bundle: Path) -> None:
     passes: list[list[int]] = [[], []]
 
-    def noting(index: int) -> Callable[[Arrays], None]:
+    def noting(index: int) -> Callable[[Values], None]:
         return lambda inputs: passes[index].append(len(inputs["pixels"]))
 
     models = [observed(bundle, noting(index)) for index in (0, 1)]

@@ -91,14 +91,14 @@ class OnRay:
         """What is not given, as it fills the cluster: a replica has the threads for its CPUs.
 
         `decoders` None is 0. `gpus`: whether a replica has one; where there are several kinds, one
-        of which there are most.
+        of which there are most, the last by name of several such.
         """
         tasks, kind = decoders or 0, None
         if gpus:
             kinds: Counter[str | None] = Counter()
             for node in nodes:
                 kinds[node.kind] += node.gpus
-            kind = max(kinds, key=lambda each: kinds[each])
+            kind = max(kinds, key=lambda each: (kinds[each], each or ""), default=None)
             places = [node for node in nodes if node.gpus and node.kind == kind]
             each = [node.cpus // node.gpus for node in places]
             cpus = threads or max(1, min(each, default=1) - tasks)

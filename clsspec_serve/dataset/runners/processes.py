@@ -31,8 +31,8 @@ class Processes:
 
     def __init__(self, resources: Sequence[Resources]) -> None:
         self._resources = resources
-        device = resources[0].device
-        self.gpu = None if device is None else gpu_at(device).name
+        self.device = resources[0].device
+        self.gpu = None if self.device is None else gpu_at(self.device).name
 
     def run(self, run: Run, shards: Sequence[int], tell: Tell, done: Done) -> None:
         """See `Runner`."""

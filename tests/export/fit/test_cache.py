@@ -18,7 +18,7 @@ from clsspec_export.fit.fitting import Storage, fit_head
 from clsspec_export.fit.labelled import Labelled
 from clsspec_export.fit.training import Settings
 from clsspec_serve.bundle import describe, open_bundle
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 from clsspec_serve.errors import DatasetError, EngineError, ImageError, OutputError
 from clsspec_serve.evaluation.datasets.label_maps import IGNORE
 from clsspec_serve.layers import Layer
@@ -46,7 +46,7 @@ class Spied:
         self.fails_after: int | None = None
         run = self.model.engine.run
 
-        def spied(inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+        def spied(inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
             if self.fails_after is not None and self.pictures >= self.fails_after:
                 raise EngineError("out of memory")
             self.pictures += len(inputs["pixels"])

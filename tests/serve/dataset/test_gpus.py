@@ -26,6 +26,7 @@ from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.worker import Resources, same_bundle
 from clsspec_serve.dataset.working import Threads
 from clsspec_serve.engines import gpus as gpus_module
+from clsspec_serve.engines import select
 from clsspec_serve.engines.gpus import Gpu
 from clsspec_serve.errors import DatasetError, EngineError
 from clsspec_serve.request import Options
@@ -166,6 +167,8 @@ def test_each_device_has_a_replica(bundle: Path, source: Path, tmp_path: Path) -
         ([Node(16, 2, "H200"), Node(64)], (None, None, 0), (2, 8, 0)),
         ([Node(4, 1, "A10G")] * 2 + [Node(8, 4, "H200")], (None, None, None), (4, 2, 0)),
         ([Node(16, 8)], (3, 5, 1), (3, 5, 1)),
+        ([], (None, None, None), (1, 1, 0)),
+        ([Node(16)], (20, 4, None), (20, 4, 0)),
     ],
 )
 def test_a_cluster_is_filled_by_its_gpus(
@@ -206,6 +209,36 @@ def test_on_a_cluster_each_replica_has_a_gpu_of_its_own(
     seen = places(log)
     assert {*seen} <= {("0", "0"), ("0", "1")}
     assert len({*seen}) == len(seen)
+
+
+def test_of_as_many_of_each_kind_it_is_always_the_same_one() -> None:
+    nodes = [Node(4, 4, "A10G"), Node(8, 4, "H200")]
+    for order in (nodes, nodes[::-1]):
+        assert OnRay.sized(order, None, None, None, 8, gpus=True).cpus == 2
+
+
+def test_a_codecs_sample_is_computed_where_the_replicas_are(
+    bundle: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replicas of this test are never begun."""
+    double = install(monkeypatch.setattr)
+    monkeypatch.setattr(Processes, "run", lambda *_: None)
+    runner = Processes([Resources(1, Threads(2, 1), 1)])
+    asked = Asked.model_validate(ASKED | {"codec": {"int8": True}})
+    settings = Settings(str(source), str(tmp_path / "out"), asked, str(bundle))
+    work_off(load(bundle, engine="onnxruntime").bundle, settings, runner)
+    assert {session.device for session in double.sessions} == {1}
+
+
+def test_the_versions_of_cuda_libraries_are_part_of_a_run(
+    bundle: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch.setattr)
+    packages = {"onnxruntime-gpu": "1.99", "nvidia-cublas": "13.4", "nvidia-cudnn-cu13": "9.26"}
+    monkeypatch.setattr(select, "_distribution", packages.get)
+    here(bundle, source, tmp_path / "out")
+    engine = "cuda 1.99, nvidia-cublas 13.4, nvidia-cudnn-cu13 9.26"
+    assert fingerprint(tmp_path / "out")["engine"] == engine
 
 
 def test_replicas_take_gpus_of_their_machine(

@@ -14,6 +14,7 @@ import pytest
 import tiny_bundle as tiny
 from cuda_double import Double, Memory, Session, install
 from http_server import colour_bundle
+from numpy.typing import NDArray
 
 from clsspec_export.fit.feature_cache import cache_of
 from clsspec_serve import load
@@ -139,6 +140,15 @@ def test_what_the_session_refuses_is_one_line(
 ) -> None:
     with pytest.raises(EngineError, match=r"^cuda failed: [^\n]+$"):
         CudaEngine(graph).run(inputs() | wrong, outputs)
+
+
+def test_what_cannot_be_copied_back_is_one_line(graph: Path, double: Double) -> None:
+    class Lost(Memory):
+        def numpy(self) -> NDArray[Any]:
+            raise RuntimeError("CUDA failure 719:\nunspecified launch failure")
+
+    with pytest.raises(EngineError, match=r"^cuda failed: CUDA failure 719: unspecified launch f"):
+        Held(Lost(tiny.POSITIONS, 0, double.log)).numpy()
 
 
 def test_a_broken_graph_is_one_line(tmp_path: Path, double: Double) -> None:

@@ -19,7 +19,7 @@ from clsspec_serve.engines import openvino as openvino_module
 from clsspec_serve.engines import select
 from clsspec_serve.engines.onnxruntime import OnnxRuntimeEngine
 from clsspec_serve.engines.openvino import OpenVinoEngine
-from clsspec_serve.engines.protocol import Arrays, Engine
+from clsspec_serve.engines.protocol import Engine, Values
 from clsspec_serve.engines.select import choose_engine, installed_engines, load_engine
 from clsspec_serve.errors import EngineError, UsageError
 
@@ -34,7 +34,7 @@ def graph(tmp_path: Path) -> Path:
     return path
 
 
-def inputs(batch: int = 2, grid: tuple[int, int] = tiny.GRID) -> Arrays:
+def inputs(batch: int = 2, grid: tuple[int, int] = tiny.GRID) -> Values:
     sides = [side * tiny.PATCH for side in grid]
     return {
         "pixels": NUMBERS.integers(0, 256, (batch, 4, *sides), np.uint8),
@@ -42,7 +42,7 @@ def inputs(batch: int = 2, grid: tuple[int, int] = tiny.GRID) -> Arrays:
     }
 
 
-def failure(engine: Engine, given: Arrays, outputs: list[str]) -> str:
+def failure(engine: Engine, given: Values, outputs: list[str]) -> str:
     with pytest.raises(EngineError) as info:
         engine.run(given, outputs)
     message = str(info.value)

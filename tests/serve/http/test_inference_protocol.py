@@ -31,7 +31,7 @@ from pictures import encoded
 from PIL import Image
 
 from clsspec_serve import Model, load
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 from clsspec_serve.heads import Category
 from clsspec_serve.http.settings import Settings
 from clsspec_serve.layers import TASKS
@@ -164,7 +164,7 @@ class Listener(Wrapped):
         super().__init__(model.engine, lambda inputs: None)
         self.asked: list[list[str]] = []
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Values, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         self.asked.append(sorted(outputs))
         return super().run(inputs, outputs)
 

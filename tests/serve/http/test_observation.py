@@ -14,7 +14,7 @@ from http_server import Running, colour_bundle, observed, serving
 from pictures import PHOTO, encoded
 from prometheus_client.parser import text_string_to_metric_families
 
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 from clsspec_serve.http.logs import JsonLines
 
 PICTURE = encoded(PHOTO, "JPEG")
@@ -23,7 +23,7 @@ PICTURE = encoded(PHOTO, "JPEG")
 class Breakable:
     broken = False
 
-    def __call__(self, inputs: Arrays) -> None:
+    def __call__(self, inputs: Values) -> None:
         if self.broken:
             raise ZeroDivisionError("a secret of the engine")
 

@@ -20,7 +20,7 @@ from pictures import PHOTO, encoded
 from PIL import Image
 
 from clsspec_serve import load
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 from clsspec_serve.errors import EngineError
 from clsspec_serve.http import health
 from clsspec_serve.http.settings import Settings
@@ -39,7 +39,7 @@ class Gate:
         self._open = threading.Event()
         self._open.set()
 
-    def __call__(self, inputs: Arrays) -> None:
+    def __call__(self, inputs: Values) -> None:
         self.passes.append(len(inputs["pixels"]))
         if not self._open.wait(SECONDS):
             raise RuntimeError("the gate was never opened")

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_tra
 from pictures import PHOTO, encoded
 
 from clsspec_serve import load
-from clsspec_serve.engines.protocol import Arrays
+from clsspec_serve.engines.protocol import Values
 
 PICTURE = encoded(PHOTO, "JPEG")
 SECONDS = 20
@@ -128,7 +128,7 @@ def test_its_parts_are_spans_with_their_own_times(
 
 
 def test_the_model_s_span_is_as_long_as_its_work(spans: InMemorySpanExporter, bundle: Path) -> None:
-    def slow(inputs: Arrays) -> None:
+    def slow(inputs: Values) -> None:
         time.sleep(0.2)
 
     with serving([observed(bundle, slow)]) as server:
@@ -176,7 +176,7 @@ def test_what_the_caller_does_not_sample_is_not_recorded(
 
 
 def test_a_failure_of_the_server_is_an_error(spans: InMemorySpanExporter, bundle: Path) -> None:
-    def fail(inputs: Arrays) -> None:
+    def fail(inputs: Values) -> None:
         raise ZeroDivisionError
 
     with serving([observed(bundle, fail)]) as server:
