@@ -23,3 +23,8 @@ def tiny_bundle(tmp_path: Path) -> Path:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--stress`: see `tests/stress`."""
     parser.addoption("--stress", action="store_true", help="run all of the long suites")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test comes first, so that the others run beside it and not before it."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
