@@ -100,8 +100,8 @@ class _Pending(Generic[Picture]):
 class Model:
     """A bundle on an engine; `load_head` gives the engine of one of its heads.
 
-    `gpu`: where it runs, None for the CPU. `at_once`: forward passes that are best begun before the
-    first of them has ended, in threads: a GPU computes one while another comes and goes.
+    `gpu`: where it runs, None for the CPU. `at_once`: forward passes that may be begun before the
+    first of them has ended, in threads, so that a GPU can compute one while another is copied.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class Model:
         head = next(head for head in self.manifest.heads if head.task == task)
         given: Values = {output.name: features[output.name] for output in head.inputs}
         arrays = {name: each for name, each in given.items() if isinstance(each, np.ndarray)}
-        # A device computes all rows sooner than it gives some of them away.
+        # On a device there is no taking of some rows, other than by way of this machine.
         if rows is not None and len(arrays) == len(given):
             given, rows = {name: each[rows] for name, each in arrays.items()}, None
         answer = here(self._head(task).run(given, [task])[task])

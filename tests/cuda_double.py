@@ -21,7 +21,7 @@ from clsspec_serve.engines import cuda, select
 from clsspec_serve.engines import gpus as gpus_module
 from clsspec_serve.engines.gpus import Gpu
 
-GPUS = (Gpu(0, "NVIDIA Double", (9, 0)), Gpu(1, "NVIDIA Double", (9, 0)))
+GPUS = (Gpu(0, "NVIDIA Double"), Gpu(1, "NVIDIA Double"))
 PROVIDER = "CUDAExecutionProvider"
 LOG = "CUDA_DOUBLE_LOG"
 VISIBLE = "CUDA_VISIBLE_DEVICES"

@@ -25,7 +25,7 @@ _OPTIONS = {
     "use_tf32": "0",
     # The default measures algorithms, and may take others, with other roundings, each time.
     "cudnn_conv_algo_search": "HEURISTIC",
-    # By the default each new size may double what is taken of the GPU's memory.
+    # The default takes the GPU's memory in powers of two.
     "arena_extend_strategy": "kSameAsRequested",
 }
 

@@ -11,17 +11,14 @@ from typing import Any
 from clsspec_serve.errors import EngineError
 
 _DRIVER = "libcuda.so.1"
-_MAJOR, _MINOR = 75, 76
-"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the driver's interface."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """`index`: among those that are visible. `capability`: the architecture, (9, 0) is sm90."""
+    """`index`: among those that are visible."""
 
     index: int
     name: str
-    capability: tuple[int, int]
 
     def __str__(self) -> str:
         return f"{self.name} (cuda:{self.index})"
@@ -63,10 +60,7 @@ def _gpu(driver: Any, index: int) -> Gpu:
     _ask(driver, "cuDeviceGet", ctypes.byref(device), index)
     name = ctypes.create_string_buffer(256)
     _ask(driver, "cuDeviceGetName", name, len(name), device)
-    found = [ctypes.c_int(), ctypes.c_int()]
-    for value, attribute in zip(found, (_MAJOR, _MINOR), strict=True):
-        _ask(driver, "cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
-    return Gpu(index, name.value.decode(errors="replace"), (found[0].value, found[1].value))
+    return Gpu(index, name.value.decode(errors="replace"))
 
 
 def _driver() -> Any:

@@ -49,7 +49,7 @@ def pytest_terminal_summary(
     notes = config.stash[NOTES]
     if not notes:
         return
-    places = ", ".join(f"{gpu}, sm{gpu.capability[0]}{gpu.capability[1]}" for gpu in gpus())
+    places = ", ".join(str(gpu) for gpu in gpus())
     terminalreporter.section("report")
     terminalreporter.write_line(
         f"- {places}; driver for CUDA {'.'.join(map(str, driver_cuda()))}; onnxruntime-gpu "

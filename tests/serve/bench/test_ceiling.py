@@ -18,7 +18,7 @@ from clsspec_serve.engines.gpus import Gpu
 from clsspec_serve.engines.protocol import Values
 
 ARCHITECTURE = tiny.tiny_manifest().architecture.model_copy(update={"mlp": ((8, 32), (32, 8))})
-GPU = Gpu(0, "NVIDIA Double", (9, 0))
+GPU = Gpu(0, "NVIDIA Double")
 
 
 class Device:

@@ -104,7 +104,7 @@ def test_a_run_is_not_continued_on_another_kind_of_gpu_or_on_the_cpu(
     here(bundle, source, out)
     before = tree(out)
     here(bundle, source, out, device=1)
-    monkeypatch.setattr(gpus_module, "gpus", lambda: (Gpu(0, "NVIDIA Other", (8, 0)),))
+    monkeypatch.setattr(gpus_module, "gpus", lambda: (Gpu(0, "NVIDIA Other"),))
     with pytest.raises(DatasetError, match="gpu was NVIDIA Double and is NVIDIA Other"):
         here(bundle, source, out)
     monkeypatch.undo()

@@ -249,7 +249,7 @@ def test_what_is_reported_and_kept_says_which_gpu(
     preprocessing = model.request(tasks=("patches",)).preprocessing
     before = cache_of(tmp_path, model, preprocessing)
     assert cache_of(tmp_path, model, preprocessing) == before
-    model.gpu = Gpu(0, "NVIDIA Other", (8, 0))
+    model.gpu = Gpu(0, "NVIDIA Other")
     assert cache_of(tmp_path, model, preprocessing) != before
 
 

@@ -12,7 +12,6 @@ from clsspec_serve.engines.gpus import Gpu, driver_cuda, gpu_at, gpus
 from clsspec_serve.errors import EngineError
 
 NAMES = ("NVIDIA H200", "NVIDIA A10G")
-CAPABILITIES = {(75, 0): 9, (76, 0): 0, (75, 1): 8, (76, 1): 6}
 OUT_OF_ORDER, NO_DEVICE = 3, 100
 
 
@@ -40,9 +39,6 @@ class Driver:
         assert length == len(name)
         name.value = NAMES[device.value].encode()
         return 0
-
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
-        return self._put(value, CAPABILITIES[attribute, device.value])
 
     def cuGetErrorString(self, status: int, text: Any) -> int:
         if status != NO_DEVICE:
@@ -77,7 +73,7 @@ def refused() -> str:
 
 def test_the_gpus_are_as_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     with_driver(monkeypatch, Driver())
-    assert gpus() == (Gpu(0, "NVIDIA H200", (9, 0)), Gpu(1, "NVIDIA A10G", (8, 6)))
+    assert gpus() == (Gpu(0, "NVIDIA H200"), Gpu(1, "NVIDIA A10G"))
     assert str(gpu_at(1)) == "NVIDIA A10G (cuda:1)"
     assert driver_cuda() == (13, 2)
     for wrong in (2, -1):
