@@ -19,7 +19,15 @@ from clsspec_serve.errors import UsageError
 if TYPE_CHECKING:
     from clsspec_serve.layers import Layer
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder.", show_default=False)]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="The bundle's folder; not with --triton of a bundle that there is.",
+        show_default=False,
+    ),
+]
 Layers = Annotated[
     str,
     typer.Option(
@@ -65,12 +73,31 @@ Storage = Annotated[
         "computing stays fp32."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")]
+Triton = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="REPOSITORY",
+        help="Write models for Triton Inference Server, too: to a new folder, or beside the models "
+        "of one that exists. CHECKPOINT may then be a bundle's folder.",
+        show_default=False,
+    ),
+]
+TritonSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        help="Of the pictures that Triton's models take, in pixels; the model's own unless given.",
+        show_default=False,
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace a bundle, or Triton's models, that are there.")
+]
 
 
 def export(
     checkpoint: options.Checkpoint,
-    out: Out,
+    out: Out = None,
     arch: options.Arch = None,
     rules: options.Rules = None,
     layers: Layers = "",
@@ -79,6 +106,8 @@ def export(
     max_depth: MaxDepth = None,
     plain: Plain = False,
     storage: Storage = "fp32",
+    triton: Triton = None,
+    triton_size: TritonSize = None,
     force: Force = False,
 ) -> None:
     """Turn a checkpoint into a bundle: an ONNX graph, its weights and one manifest.
@@ -87,34 +116,51 @@ def export(
     The graph is compared with PyTorch and its matrix products are counted before it is kept.
     """
     options.require_export_extra()
+    from clsspec_serve.bundle import MANIFEST
+
+    size = _parse_size(triton_size, triton)
+    if triton is not None and os.path.isfile(Path(checkpoint) / MANIFEST):
+        others = (out, arch, rules, head, head_layers, max_depth, layers, plain, storage != "fp32")
+        if any(others):
+            raise UsageError(
+                f"{checkpoint} is a bundle, which --triton takes as it is; accepted beside it are "
+                "--triton-size and --force"
+            )
+        _write_repository(Path(checkpoint), triton, size, force)
+        return
     from clsspec_export.checkpoints.source import load_checkpoint
     from clsspec_export.export import architecture_of, export_bundle, lift
     from clsspec_export.fetch import resolve_head
     from clsspec_export.heads.read import read_head
     from clsspec_export.storage import round_to_fp16
+    from clsspec_export.triton.plan import model_names
+    from clsspec_export.triton.repository import require_room
+    from clsspec_export.triton.size import fixed_size
     from clsspec_serve.layers import parse_layers
 
+    if out is None:
+        raise UsageError("--out is missing: the folder of the bundle to write")
     if os.path.exists(out) and not force:
         raise UsageError(f"{out} exists already; --force replaces it")
     chosen = parse_layers(layers)
     taken = None if head_layers is None else parse_layers(head_layers)
     asked = _parse_heads(head or [], taken, max_depth)
-
-    def report(message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
-
+    if triton is not None:
+        require_room(triton, model_names(out.name, [*asked]), out, replace=force)
     files = {
         task: resolve_head(reference, task, backbone=checkpoint)
         for task, reference in asked.items()
     }
-    report(f"reading {checkpoint}")
+    _report(f"reading {checkpoint}")
     loaded, origin = load_checkpoint(checkpoint, architecture=arch, rules=rules)
     lifted = lift(loaded, plain=plain)
     if storage == "fp16":
         lifted = round_to_fp16(lifted)
+    if triton is not None:
+        fixed_size(lifted.preprocessing, architecture_of(lifted).patch_size, size)
     heads = []
     for task, found in files.items():
-        report(f"reading {found.reference}")
+        _report(f"reading {found.reference}")
         heads.append(
             read_head(
                 task,
@@ -127,16 +173,45 @@ def export(
             )
         )
     manifest = export_bundle(
-        lifted, out, origin, layers=chosen, heads=heads, replace=force, report=report
+        lifted, out, origin, layers=chosen, heads=heads, replace=force, report=_report
     )
     for parity in manifest.parity:
-        report(
+        _report(
             f"{parity.engine} {parity.precision}: largest difference to PyTorch "
             f"{parity.summary()} of the largest value"
         )
     if origin.licence and origin.licence_text is None and "dinov3" in origin.licence:
-        report("the DINOv3 licence asks for a copy of it beside the weights: add one to the bundle")
-    report(f"{out}: {manifest.architecture.name}, {manifest.architecture.parameters:,} parameters")
+        _report(
+            "the DINOv3 licence asks for a copy of it beside the weights: add one to the bundle"
+        )
+    _report(f"{out}: {manifest.architecture.name}, {manifest.architecture.parameters:,} parameters")
+    if triton is not None:
+        _write_repository(out, triton, size, force)
+
+
+def _report(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _parse_size(text: str | None, triton: Path | None) -> tuple[int, int] | None:
+    """(H, W) of the pictures for Triton; raises `UsageError`."""
+    from clsspec_serve.transform import parse_size
+
+    if text is not None and triton is None:
+        raise UsageError("--triton-size is for --triton")
+    return None if text is None else parse_size(text)
+
+
+def _write_repository(
+    bundle: Path, repository: Path, size: tuple[int, int] | None, force: bool
+) -> None:
+    from clsspec_export.triton.repository import write_repository
+    from clsspec_serve.bundle import open_bundle
+
+    found = write_repository(
+        open_bundle(bundle), repository, size=size, replace=force, report=_report
+    )
+    _report(f"{repository}: {', '.join(model.name for model in found.models)}")
 
 
 def _parse_heads(
