@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "stress")]
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Of two processes with two threads each on two cores all wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = ("standins.backbones", "standins.files", "standins.hub")
 

@@ -149,7 +149,7 @@ def analyze(checkpoint: Checkpoint, pictures: Iterable[NDArray[np.uint8]]) -> li
         found[block, point] = pair
 
     model = ObservedBackbone(checkpoint.model, observe).eval()
-    patch = model.proj.kernel_size[0]
+    patch = model.embed.patch
     normalise = Reference(checkpoint, ()).normalise
     position = lru_cache(POSITION_CACHE)(
         partial(torch_position, checkpoint.position, checkpoint.table)

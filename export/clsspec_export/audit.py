@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from clsspec_serve.arithmetic import total_macs, weight_products
+from clsspec_export.pixels import CHANNELS
+from clsspec_serve.arithmetic import Product, total_macs, weight_products
 from clsspec_serve.engines.without_telemetry import onnxruntime
 from clsspec_serve.errors import ExportError, one_line
 from clsspec_serve.manifest import Architecture
@@ -37,7 +38,7 @@ class Executed:
     """The products of one run.
 
     `weights` counts (rows, width in, width out) of products with a weight, rows being tokens times
-    batch; `macs` is the multiply-accumulates of everything, the coverage channel left out.
+    batch; `macs` is the multiply-accumulates of everything.
     """
 
     weights: Counter[tuple[int, int, int]]
@@ -103,8 +104,10 @@ def _collect(events: list[dict[str, Any]]) -> Executed:
             queries, keys = inputs[0], inputs[1]
             macs += 2 * math.prod(queries) * keys[-2]
         elif operator == "Conv":
-            # Without overlap each byte meets each output channel once; coverage is one in four.
-            macs += math.prod(inputs[0]) // 4 * 3 * output[1]
+            # The patch embedding of earlier bundles: each byte meets each output channel once.
+            patches, width = output[0] * math.prod(output[2:]), output[1]
+            macs += math.prod(inputs[0]) * width
+            weights[patches, math.prod(inputs[0]) // patches, width] += 1
     return Executed(weights, macs)
 
 
@@ -112,9 +115,11 @@ def _compare(
     name: str, architecture: Architecture, batch: int, grid: tuple[int, int], found: Executed
 ) -> None:
     where = f"the {name} graph (batch {batch}, grid {grid[0]}x{grid[1]})"
+    pixels = CHANNELS * architecture.patch_size**2
+    embedding = Product("patch_embed", grid[0] * grid[1], pixels, architecture.embed_dim)
     expected = Counter(
         (batch * product.tokens, product.width_in, product.width_out)
-        for product in weight_products(architecture, grid)
+        for product in (embedding, *weight_products(architecture, grid))
     )
     if found.weights != expected:
         extra, lacking = found.weights - expected, expected - found.weights
@@ -122,7 +127,8 @@ def _compare(
             f"{where} has other products than its architecture: "
             f"too many of {_listed(extra)}; too few of {_listed(lacking)} (rows x in x out)"
         )
-    twin = batch * total_macs(architecture.model_copy(update={"specialization": None}), grid)
+    plain = architecture.model_copy(update={"specialization": None})
+    twin = batch * (total_macs(plain, grid) + embedding.macs // CHANNELS)  # for the coverage
     if found.macs != twin:
         raise ExportError(
             f"{where} does {found.macs:,} multiply-accumulates, its plain twin {twin:,}"
@@ -136,7 +142,7 @@ def _save_optimised(graph: Path, path: Path) -> None:
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_file_name", path.name + ".data"
     )
-    # That pass pads the patch embedding's channels to the CPU's block size: no product of ours.
+    # That pass pads the channels of earlier bundles' patch embedding: no product of ours.
     _load(graph, options, disabled_optimizers=["NchwcTransformer"])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from clsspec_export.pixels import FoldedPixels
 from clsspec_export.specialize import ViT
 from clsspec_serve.schema import Output
 
@@ -14,20 +15,35 @@ Tokens = tuple[Tensor, Tensor]
 """The prefix tokens `(B, prefix, D)` and the patch tokens `(B, h * w, D)`."""
 
 
+class PatchEmbedding(nn.Module):
+    """The model's own: normalised pixels `(B, C, h * patch, w * patch)` to `(B, h * w, D)`."""
+
+    def __init__(self, proj: nn.Conv2d) -> None:
+        super().__init__()
+        self.proj = proj
+        self.patch: int = proj.kernel_size[0]
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.proj(image).flatten(2).transpose(1, 2)
+
+
 class Backbone(nn.Module):
     """Features of a specialized ViT, with the position embedding given from outside.
 
     `image`: `(B, C, h * patch, w * patch)`. `position`: `(h, w, D)`, added to the patch tokens,
     or `(h, w, 2 * head_dim)`, the rotary sine and cosine; the position of the prefix tokens is
-    part of them. `proj` replaces the model's patch embedding. Returns one tensor per entry of
+    part of them. `embed` replaces the model's patch embedding. Returns one tensor per entry of
     `outputs`: `(B, D)` for `cls`, `(B, h, w, D)` for `patches`.
     """
 
     def __init__(
-        self, model: ViT, outputs: Sequence[Output], proj: nn.Conv2d | None = None
+        self,
+        model: ViT,
+        outputs: Sequence[Output],
+        embed: PatchEmbedding | FoldedPixels | None = None,
     ) -> None:
         super().__init__()
-        self.proj = model.patch_embed.proj if proj is None else proj
+        self.embed = PatchEmbedding(model.patch_embed.proj) if embed is None else embed
         self.embed_norm = model.patch_embed.norm
         self.prefix = nn.Parameter(prefix_tokens(model), requires_grad=False)
         self.norm_pre = model.norm_pre
@@ -39,9 +55,9 @@ class Backbone(nn.Module):
         self.outputs = tuple(outputs)
 
     def forward(self, image: Tensor, position: Tensor) -> tuple[Tensor, ...]:
-        x = self.proj(image.to(self.proj.weight.dtype))
-        batch, width, rows, columns = x.shape
-        patches = self.embed_norm(x.flatten(2).transpose(1, 2))
+        patches = self.embed_norm(self.embed(image))
+        batch, _, width = patches.shape
+        rows, columns = (side // self.embed.patch for side in image.shape[2:])
         position = position.flatten(0, 1)
         if not self.rotary:
             patches = patches + position

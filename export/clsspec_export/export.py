@@ -15,7 +15,8 @@ from clsspec_export.features import features
 from clsspec_export.heads.graph import add_head
 from clsspec_export.heads.linear import LinearHead
 from clsspec_export.model_card import CARD, model_card
-from clsspec_export.onnx_graph import export_graph, fold_pixels
+from clsspec_export.onnx_graph import export_graph
+from clsspec_export.pixels import fold_pixels
 from clsspec_export.reference import Reference, shrink
 from clsspec_export.samples import check_inputs
 from clsspec_export.specialize import (
@@ -95,8 +96,8 @@ def export_bundle(
     outputs = features(architecture, layers, inputs)
     with new_bundle(destination, replace=replace) as folder:
         report("writing the graph")
-        proj = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
-        backbone = exportable(checkpoint.model, outputs, proj)
+        embed = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
+        backbone = exportable(checkpoint.model, outputs, embed)
         export_graph(backbone, folder / GRAPH, storage=checkpoint.storage)
         np.save(folder / POSITION, checkpoint.table.numpy(), allow_pickle=False)
 

@@ -11,46 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from clsspec_export.backbone import Backbone
+from clsspec_export.pixels import CHANNELS
 from clsspec_export.storage import store_as_fp16
 from clsspec_serve.choices import Storage
 from clsspec_serve.errors import ExportError
-from clsspec_serve.manifest import Preprocessing
 
 OPSET = 23
 """The first with the Attention operator, which every runtime's fused kernels start from."""
-
-COVERAGE_CHANNELS = 4
-
-
-def fold_pixels(proj: nn.Conv2d, preprocessing: Preprocessing) -> nn.Conv2d:
-    """The patch embedding of normalised pixels as one of bytes and coverage.
-
-    `(c / 255 - mean) / std` on covered pixels and 0 on the padding is linear in the bytes (0 in
-    the padding) and the coverage (1 or 0): the fourth channel carries `-mean / std`.
-    """
-    side = proj.kernel_size[0]
-    if proj.kernel_size != (side, side) or proj.stride != (side, side):
-        raise ExportError("only a patch embedding of square patches side by side can be folded")
-    if proj.padding != (0, 0) or proj.in_channels != 3:
-        raise ExportError("only a patch embedding of RGB without padding can be folded")
-    folded = nn.Conv2d(
-        COVERAGE_CHANNELS,
-        proj.out_channels,
-        side,
-        side,
-        bias=proj.bias is not None,
-    )
-    weight = proj.weight.detach().double()
-    mean, std = (
-        torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
-        for values in (preprocessing.mean, preprocessing.std)
-    )
-    with torch.no_grad():
-        folded.weight[:, :3] = weight / (255 * std)
-        folded.weight[:, 3] = -(weight * mean / std).sum(dim=1)
-        if folded.bias is not None and proj.bias is not None:
-            folded.bias.copy_(proj.bias)
-    return folded
 
 
 def export_graph(backbone: Backbone, path: Path, *, storage: Storage = "fp32") -> None:
@@ -61,9 +28,9 @@ def export_graph(backbone: Backbone, path: Path, *, storage: Storage = "fp32") -
     exporter takes sizes of 1 and equal sizes for constants. `storage`: fp16 for weights that are
     rounded to it.
     """
-    patch = backbone.proj.kernel_size[0]
+    patch = backbone.embed.patch
     example: tuple[Tensor, Tensor] = (
-        torch.zeros(3, COVERAGE_CHANNELS, 4 * patch, 6 * patch, dtype=torch.uint8),
+        torch.zeros(3, CHANNELS, 4 * patch, 6 * patch, dtype=torch.uint8),
         torch.zeros(4, 6, backbone.position_width),
     )
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "h", "w"))

@@ -37,7 +37,7 @@ class Reference:
     @torch.inference_mode()
     def sample(self, pixels: NDArray[np.uint8]) -> Sample:
         """Run `(B, 4, H, W) uint8` and keep the outputs, fp32."""
-        patch = self._backbone.proj.kernel_size[0]
+        patch = self._backbone.embed.patch
         grid = (pixels.shape[2] // patch, pixels.shape[3] // patch)
         position = torch_position(self._checkpoint.position, self._checkpoint.table, grid)
         values = self._backbone(self.normalise(pixels), position)

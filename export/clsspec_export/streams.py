@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from clsspec_export.backbone import Backbone, Tokens
+from clsspec_export.pixels import FoldedPixels
 from clsspec_export.specialize import SpecializedBlock, Split, ViT
 from clsspec_serve.schema import Output
 
 
-def exportable(model: ViT, outputs: Sequence[Output], proj: nn.Conv2d) -> Backbone:
+def exportable(model: ViT, outputs: Sequence[Output], embed: FoldedPixels) -> Backbone:
     """The form of a model that makes the fastest graph; a plain one has a single stream."""
     split = any(isinstance(module, Split) for module in model.blocks.modules())
-    return (StreamedBackbone if split else Backbone)(model, outputs, proj)
+    return (StreamedBackbone if split else Backbone)(model, outputs, embed)
 
 
 class StreamedBackbone(Backbone):

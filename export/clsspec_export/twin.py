@@ -18,8 +18,9 @@ import torch
 from clsspec_export.architectures import create, describe
 from clsspec_export.audit import audit
 from clsspec_export.checkpoints.checkpoint import Checkpoint
-from clsspec_export.onnx_graph import export_graph, fold_pixels
+from clsspec_export.onnx_graph import export_graph
 from clsspec_export.paper import PAPER, SUFFIX
+from clsspec_export.pixels import fold_pixels
 from clsspec_export.random_weights import randomize
 from clsspec_export.specialize import PLAIN, ViT, specialize
 from clsspec_export.storage import round_to_fp16
@@ -58,8 +59,8 @@ def write_twin(bundle: Bundle, folder: Path) -> Bundle:
 
 def write_backbone(checkpoint: Checkpoint, bundle: Bundle) -> None:
     """Write what runs, the graph and the positions, with the outputs of the bundle's manifest."""
-    proj = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
-    backbone = exportable(checkpoint.model, bundle.manifest.outputs, proj)
+    embed = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
+    backbone = exportable(checkpoint.model, bundle.manifest.outputs, embed)
     export_graph(backbone, bundle.path / GRAPH, storage=checkpoint.storage)
     np.save(bundle.path / POSITION, checkpoint.table.numpy(), allow_pickle=False)
 

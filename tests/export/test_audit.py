@@ -28,8 +28,9 @@ from standins.backbones import (
 
 from clsspec_export import audit as audit_module
 from clsspec_export.audit import SHAPES, audit, execute
-from clsspec_export.backbone import Backbone
-from clsspec_export.onnx_graph import OPSET
+from clsspec_export.backbone import Backbone, PatchEmbedding
+from clsspec_export.onnx_graph import OPSET, export_graph
+from clsspec_export.pixels import FoldedPixels
 from clsspec_export.specialize import Split
 from clsspec_serve.arithmetic import token_counts, total_macs
 from clsspec_serve.errors import ExportError
@@ -58,7 +59,24 @@ def test_each_half_of_a_split_qkv_runs_on_its_own_tokens_only(
 def test_a_specialized_graph_multiplies_as_much_as_its_plain_twin(exported: Family) -> None:
     plain, specialized = (exported(name) for name in ("plain", "specialized"))
     macs = [execute(item.graph, item.architecture, 3, (4, 5)).macs for item in (plain, specialized)]
-    assert macs[0] == macs[1] == 3 * total_macs(plain.architecture, (4, 5))
+    coverage = 4 * 5 * plain.architecture.patch_size**2 * 72
+    assert macs[0] == macs[1] == 3 * (total_macs(plain.architecture, (4, 5)) + coverage)
+
+
+class Convolution(PatchEmbedding):
+    """The patch embedding of the bundles of clsspec 0.1."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image.to(torch.float32))
+
+
+def test_a_patch_embedding_that_is_a_convolution_passes(exported: Family, tmp_path: Path) -> None:
+    item, path = exported("specialized"), tmp_path / "model.onnx"
+    patch = item.architecture.patch_size
+    embed = Convolution(torch.nn.Conv2d(4, 72, patch, patch))
+    export_graph(Backbone(item.checkpoint.model, item.outputs, embed), path)
+    assert "Conv" in {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
+    audit(path, item.architecture)
 
 
 specializations = st.builds(
@@ -187,9 +205,9 @@ def static_graph(item: Exported, path: Path, *, batch: int | None, frozen_grid: 
     grid = {} if frozen_grid else {0: dims["h"], 1: dims["w"]}
     if not frozen_grid:
         pixels |= {2: patch * dims["h"], 3: patch * dims["w"]}
-    proj = torch.nn.Conv2d(4, 72, patch, patch)
+    embed = FoldedPixels(torch.zeros(72, 4, patch, patch), None)
     torch.onnx.export(
-        Backbone(item.checkpoint.model, item.outputs, proj).eval(),
+        Backbone(item.checkpoint.model, item.outputs, embed).eval(),
         example,
         path,
         dynamo=True,

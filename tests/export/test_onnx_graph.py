@@ -13,12 +13,11 @@ from onnx import TensorProto
 from standins.backbones import FAMILIES, Exported
 from torch import nn
 
-from clsspec_export.onnx_graph import OPSET, fold_pixels
+from clsspec_export.onnx_graph import OPSET
 from clsspec_export.reference import Reference
 from clsspec_serve.arithmetic import token_counts
 from clsspec_serve.choices import EngineName
 from clsspec_serve.engines.select import load_engine
-from clsspec_serve.errors import ExportError
 from clsspec_serve.manifest import Preprocessing
 from clsspec_serve.parity import compare
 from clsspec_serve.position import position_map
@@ -45,53 +44,6 @@ def random_pixels(batch: int, height: int, width: int, seed: int = 0) -> np.ndar
     pixels[:, 3] = covered
     pixels[:, :3] *= covered
     return pixels
-
-
-def normalise(pixels: np.ndarray) -> torch.Tensor:
-    mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (PREPROCESSING.mean, PREPROCESSING.std))
-    return torch.from_numpy((pixels[:, :3] / 255 - mean) / std * pixels[:, 3:])
-
-
-def seeded_conv(bias: bool = True) -> nn.Conv2d:
-    torch.manual_seed(0)
-    return nn.Conv2d(3, 16, 14, 14, bias=bias)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_folding_is_exact_up_to_the_rounding_of_fp32(bias: bool) -> None:
-    conv, pixels = seeded_conv(bias), random_pixels(2, 42, 56)
-    expected = conv.double()(normalise(pixels))
-    folded = fold_pixels(conv, PREPROCESSING).double()(torch.from_numpy(pixels).double())
-    assert (folded - expected).abs().max() < 1e-6 * expected.abs().max()
-
-
-def test_a_patch_of_padding_embeds_to_the_bias() -> None:
-    conv = seeded_conv()
-    padding = torch.zeros(1, 4, 14, 14)
-    assert torch.equal(fold_pixels(conv, PREPROCESSING)(padding).flatten(), conv.bias)
-
-
-def test_black_pixels_are_not_padding() -> None:
-    conv, black = seeded_conv(), np.zeros((1, 4, 14, 14), np.uint8)
-    black[:, 3] = 1
-    folded = fold_pixels(conv, PREPROCESSING)(torch.from_numpy(black).float()).flatten()
-    expected = conv(normalise(black).float()).flatten()
-    assert torch.allclose(folded, expected, atol=1e-5)
-    assert not torch.allclose(folded, conv.bias, atol=0.1)
-
-
-@pytest.mark.parametrize(
-    ("conv", "reason"),
-    [
-        (nn.Conv2d(3, 8, 14, 7), "side by side"),
-        (nn.Conv2d(3, 8, (14, 7), (14, 7)), "square"),
-        (nn.Conv2d(3, 8, 14, 14, padding=1), "without padding"),
-        (nn.Conv2d(1, 8, 14, 14), "RGB"),
-    ],
-)
-def test_other_patch_embeddings_are_refused(conv: nn.Conv2d, reason: str) -> None:
-    with pytest.raises(ExportError, match=reason):
-        fold_pixels(conv, PREPROCESSING)
 
 
 def model_of(item: Exported) -> onnx.ModelProto:

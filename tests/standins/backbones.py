@@ -128,11 +128,12 @@ def write_graph(checkpoint: Checkpoint, path: Path) -> Exported:
     """Export a checkpoint with all outputs, without any check."""
     from clsspec_export.architectures import describe
     from clsspec_export.backbone import Backbone
-    from clsspec_export.onnx_graph import export_graph, fold_pixels
+    from clsspec_export.onnx_graph import export_graph
+    from clsspec_export.pixels import fold_pixels
 
     outputs = all_outputs(checkpoint)
-    proj = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
-    export_graph(Backbone(checkpoint.model, outputs, proj), path)
+    embed = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
+    export_graph(Backbone(checkpoint.model, outputs, embed), path)
     architecture = describe(checkpoint.architecture, checkpoint.model)
     return Exported(checkpoint, outputs, architecture, path)
 
