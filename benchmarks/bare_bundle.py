@@ -7,7 +7,7 @@ from pathlib import Path
 from clsspec_export.checkpoints.checkpoint import Checkpoint
 from clsspec_export.export import architecture_of
 from clsspec_export.features import features
-from clsspec_export.twin import write_backbone
+from clsspec_export.graphs import write_graphs
 from clsspec_serve.bundle import Bundle
 from clsspec_serve.manifest import Manifest, Provenance
 
@@ -27,6 +27,5 @@ def write_bare_bundle(checkpoint: Checkpoint, folder: Path) -> Bundle:
         parity=(),
         files={},
     )
-    bundle = Bundle(folder, manifest)
-    write_backbone(checkpoint, bundle)
-    return bundle
+    variants = write_graphs(checkpoint, manifest.outputs, folder)
+    return Bundle(folder, manifest.model_copy(update={"variants": variants}))

@@ -39,8 +39,9 @@ from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.working import Threads
 from clsspec_serve.dataset.writer import ShardWriter
 from clsspec_serve.engines.protocol import Values
+from clsspec_serve.loading import start
 from clsspec_serve.models import find_bundle
-from clsspec_serve.predictor import Model, start
+from clsspec_serve.predictor import Model
 from clsspec_serve.request import Options, Request
 
 if TYPE_CHECKING:

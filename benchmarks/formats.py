@@ -31,7 +31,7 @@ from clsspec_export.export import export_bundle, lift
 from clsspec_export.random_weights import randomize
 from clsspec_export.samples import photographs
 from clsspec_serve.engines.select import running_engines
-from clsspec_serve.predictor import load
+from clsspec_serve.loading import load
 
 Tokens = Callable[[Tensor], Tensor]
 """Normalised pixels `(1, 3, H, W)` to tokens `(1, prefix + h * w, D)`, as the library has it."""

@@ -52,11 +52,11 @@ from peers_candidates import (
 from clsspec_export.architectures import create
 from clsspec_export.random_weights import randomize
 from clsspec_export.specialize import ViT
-from clsspec_serve.bench.asked import runners
 from clsspec_serve.bench.machine import this_machine
 from clsspec_serve.bench.rounds import Work, measure
 from clsspec_serve.bench.times import Times, quartiles
 from clsspec_serve.bundle import Bundle
+from clsspec_serve.engines.select import installed_engines
 from clsspec_serve.errors import one_line
 from clsspec_serve.images import read_image
 from clsspec_serve.manifest import Preprocessing
@@ -249,7 +249,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
 
 def machine() -> str:
     """Processor, versions and threads."""
-    text = this_machine(None, [engine for engine, _ in runners(None, None)]).text()
+    text = this_machine(None, installed_engines()).text()
     packages = {"torch": torch, "timm": timm, "transformers": transformers}
     versions = ", ".join(f"{name} {each.__version__}" for name, each in packages.items())
     return f"{text}, {versions}; threads of PyTorch: {torch.get_num_threads()}"

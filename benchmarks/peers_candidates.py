@@ -26,7 +26,7 @@ from clsspec_serve.bundle import Bundle
 from clsspec_serve.choices import EngineName, Precision
 from clsspec_serve.engines.without_telemetry import onnxruntime
 from clsspec_serve.layers import FEATURES
-from clsspec_serve.predictor import start
+from clsspec_serve.loading import start
 
 BASE = "timm fp32"
 OURS = "clsspec, "
@@ -166,5 +166,5 @@ def candidates(model: ViT, bundle: Bundle, batch: Batch, folder: Path) -> Iterat
         lambda: onnx_session(model, batch, folder / f"{len(batch.pixels)}.onnx"),
         lambda found: found[0],
     )
-    for runner in runners(None, None):
+    for runner in runners(bundle.manifest, None, None):
         yield Candidate(OURS + " ".join(runner), partial(on_engine, bundle, *runner), our_tokens)

@@ -69,8 +69,8 @@ def bare(pictures: int) -> None:
 
     Prints seconds of CPU and of the clock.
     """
+    from clsspec_serve.loading import start
     from clsspec_serve.models import find_bundle
-    from clsspec_serve.predictor import start
 
     model, bodies = start(find_bundle(None), shared=True), jpegs()
     images = [bodies[index % len(bodies)] for index in range(pictures)]

@@ -13,8 +13,8 @@ import litserve
 import numpy as np
 from fastapi import Response, UploadFile
 
+from clsspec_serve.loading import load
 from clsspec_serve.outputs import npy
-from clsspec_serve.predictor import load
 from clsspec_serve.preparation import Prepared
 
 

@@ -36,7 +36,7 @@ def main() -> None:
             bundle = write_bare_bundle(random_checkpoint(name), Path(own))
             report = bench(
                 bundle,
-                runners(None, None),
+                runners(bundle.manifest, None, None),
                 cases(bundle.manifest, [(arguments.size, arguments.size)], batches),
                 PICTURE.read_bytes(),
                 twin=write_twin(bundle, Path(plain)),

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from clsspec_serve.geometry import Geometry as Geometry
     from clsspec_serve.images import ImageLimits as ImageLimits
     from clsspec_serve.layers import Layer as Layer
+    from clsspec_serve.loading import load as load
     from clsspec_serve.predictor import Model as Model
     from clsspec_serve.predictor import Prediction as Prediction
-    from clsspec_serve.predictor import load as load
 
 _HOMES = {
     "ClsspecError": "errors",
@@ -25,7 +25,7 @@ _HOMES = {
     "Layer": "layers",
     "Model": "predictor",
     "Prediction": "predictor",
-    "load": "predictor",
+    "load": "loading",
 }
 
 __all__ = list(_HOMES)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from clsspec_serve.choices import HeadTask
-from clsspec_serve.errors import BundleError, OutputError, first_problem
-from clsspec_serve.manifest import SCHEMA_VERSION, File, LearnedPosition, Manifest
+from clsspec_serve.choices import EngineName, HeadTask, Precision
+from clsspec_serve.errors import BundleError, EngineError, OutputError, first_problem
+from clsspec_serve.manifest import OF_FP32, SCHEMA_VERSION, File, LearnedPosition, Manifest
 from clsspec_serve.whole import new_folder
 
 MANIFEST = "clsspec.json"
@@ -36,6 +36,22 @@ class Bundle:
     def graph(self) -> Path:
         """The backbone's ONNX file."""
         return self.path / GRAPH
+
+    def graph_for(self, engine: EngineName, precision: Precision) -> Path:
+        """The ONNX file of the backbone that an engine runs.
+
+        Raises `EngineError` where that precision takes a graph of its own, and there is none.
+        """
+        for variant in self.manifest.variants_of(engine):
+            if precision in variant.precisions:
+                return self.path / variant.graph
+        if precision not in OF_FP32[engine]:
+            raise EngineError(
+                f"{self.path} has no graph in {precision} for {engine}; it has "
+                f"{', '.join(self.manifest.precisions(engine))} for it, and `clsspec export "
+                f"--precision {precision}` writes one"
+            )
+        return self.graph
 
     def head(self, task: HeadTask) -> Path:
         """A head's ONNX file."""
@@ -93,7 +109,8 @@ def open_bundle(path: Path) -> Bundle:
         if name not in manifest.files:
             raise BundleError(f"{path}: {name} is there, but {MANIFEST} does not list it")
     heads = (f"{HEADS}/{head.task}.onnx" for head in manifest.heads)
-    for name in (GRAPH, POSITION, *heads):
+    variants = (variant.graph for variant in manifest.variants)
+    for name in (GRAPH, POSITION, *heads, *variants):
         if name not in manifest.files:
             raise BundleError(f"{path}: {MANIFEST} does not list {name}")
     return Bundle(path, manifest)

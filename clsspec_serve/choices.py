@@ -6,7 +6,8 @@ from typing import Literal
 
 EngineName = Literal["cuda", "onnxruntime", "openvino"]
 EngineChoice = Literal["auto", "cuda", "onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Storage = Literal["fp32", "fp16"]
 Policy = Literal["squash", "crop", "fit", "short"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from clsspec_serve.choices import CropOffset, HeadTask, Interpolation, Policy, Storage
+from clsspec_serve.choices import (
+    CropOffset,
+    EngineName,
+    HeadTask,
+    Interpolation,
+    Policy,
+    Precision,
+    Storage,
+)
 from clsspec_serve.heads import AnyHead
 from clsspec_serve.schema import Count, Output, Positive, Scale, Sentence, Strict
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with each new field, which an older clsspec refuses: it is then to say why."""
 
 STORAGE: dict[Storage, str] = {
@@ -18,6 +26,13 @@ STORAGE: dict[Storage, str] = {
     "fp16": "fp16: the backbone's matrices are rounded to half precision; computing is fp32",
 }
 """What a manifest's `storage` says, in words."""
+
+OF_FP32: dict[EngineName, tuple[Precision, ...]] = {
+    "cuda": ("fp32",),
+    "onnxruntime": ("fp32",),
+    "openvino": ("fp32", "bf16"),
+}
+"""What an engine makes of a graph in fp32; other precisions take graphs of their own."""
 
 
 class Preprocessing(Strict):
@@ -130,11 +145,24 @@ class Provenance(Strict):
     versions: dict[str, str]
 
 
+class Variant(Strict):
+    """One more graph of the backbone, for some engines in some precisions; others run `model.onnx`.
+
+    `graph`: its file. `calibration`: of int8, what its ranges were found on.
+    """
+
+    graph: str
+    engines: Annotated[tuple[EngineName, ...], Field(min_length=1)]
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
+    calibration: Sentence | None = None
+
+
 class Parity(Strict):
     """Largest difference to the PyTorch model, relative to its largest value, at export.
 
     `sizes` are the (H, W) inputs compared; `cls`, `patches` and each of the `heads` the worst over
-    all of them. `mask_agreement`: the share of patches whose class is the same as PyTorch's.
+    all of them. `cosine`: the lowest of any token's features with PyTorch's. `mask_agreement`: the
+    share of patches whose class is the same as PyTorch's.
     """
 
     engine: str
@@ -143,6 +171,7 @@ class Parity(Strict):
     cls: float
     patches: float
     heads: dict[HeadTask, float] = Field(default_factory=dict)
+    cosine: float | None = None
     mask_agreement: float | None = None
 
     def summary(self) -> str:
@@ -156,6 +185,7 @@ class Manifest(Strict):
 
     `description`: a sentence by whoever trained the model, such as what it was trained on.
     `storage`: with fp16 the backbone's matrices are rounded to half precision, and stored in it.
+    `variants`: the first one that fits is run.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -167,9 +197,19 @@ class Manifest(Strict):
     position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")]
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
     heads: tuple[AnyHead, ...] = ()
+    variants: tuple[Variant, ...] = ()
     provenance: Provenance
     parity: tuple[Parity, ...]
     files: dict[str, File]
+
+    def precisions(self, engine: EngineName) -> tuple[Precision, ...]:
+        """In which an engine can run the bundle, in the order of `Precision`."""
+        own = {each for variant in self.variants_of(engine) for each in variant.precisions}
+        return tuple(p for p in get_args(Precision) if p in own or p in OF_FP32[engine])
+
+    def variants_of(self, engine: EngineName) -> list[Variant]:
+        """Those that are for an engine."""
+        return [variant for variant in self.variants if engine in variant.engines]
 
     @model_validator(mode="after")
     def _heads_take_what_there_is(self) -> Self:

@@ -20,7 +20,7 @@ Array = NDArray[Any]
 MAX_DIFFERENCE = 1e-4
 """fp32: the largest difference, relative to the reference's largest value."""
 
-MIN_COSINE: dict[Precision, float] = {"fp32": 0.99999, "bf16": 0.999}
+MIN_COSINE: dict[Precision, float] = {"fp32": 0.99999, "bf16": 0.999, "fp16": 0.999, "int8": 0.99}
 """The smallest cosine over all tokens, so that a few large ones do not hide the others."""
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar, Unpack
 
@@ -15,18 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsspec_serve.bundle import MANIFEST, Bundle
-from clsspec_serve.choices import EngineChoice, HeadTask, Precision
+from clsspec_serve.choices import HeadTask
 from clsspec_serve.dense.maps import depth_map, segment_map
 from clsspec_serve.dense.views import Pixels, Tiling
-from clsspec_serve.engines.gpus import Gpu, gpu_at
+from clsspec_serve.engines.gpus import Gpu
 from clsspec_serve.engines.protocol import Engine, Value, Values, here
-from clsspec_serve.engines.select import choose_engine, load_engine
 from clsspec_serve.errors import BundleError, ImageError, UsageError
 from clsspec_serve.geometry import Geometry
 from clsspec_serve.heads import answer_shape
 from clsspec_serve.images import ImageLike
 from clsspec_serve.manifest import Manifest
-from clsspec_serve.models import find_bundle
 from clsspec_serve.position import position_map
 from clsspec_serve.preparation import Prepared, frame, prepare
 from clsspec_serve.request import Options, Request, Size, settle
@@ -277,55 +274,6 @@ class Model:
                 assemble = segment_map if head.task == "segment" else depth_map
                 arrays[head.task] = assemble(views, prepared.tiling, prepared.geometry)
         return Prediction(arrays, prepared.geometry)
-
-
-def load(
-    model: str | Path | None = None,
-    *,
-    engine: EngineChoice = "auto",
-    precision: Precision = "fp32",
-    threads: int | None = None,
-    device: int | None = None,
-) -> Model:
-    """Open a bundle on an engine: a folder, `hf:owner/name[@revision]`, or the embedded one.
-
-    `device`: the index of the GPU, the first one unless given. Raises `UsageError`, `BundleError`,
-    `SourceError` or `EngineError`.
-    """
-    bundle = find_bundle(model)
-    return start(bundle, engine=engine, precision=precision, threads=threads, device=device)
-
-
-def start(
-    bundle: Bundle,
-    *,
-    engine: EngineChoice = "auto",
-    precision: Precision = "fp32",
-    threads: int | None = None,
-    shared: bool = False,
-    device: int | None = None,
-) -> Model:
-    """Load an open bundle's backbone on an engine, and its heads as they are first asked for.
-
-    `shared`: see `load_engine`. `device`: as `load`; with it `auto` is `cuda`.
-    """
-    wanted: EngineChoice = "cuda" if engine == "auto" and device is not None else engine
-    chosen = choose_engine(wanted, precision)
-    if device is not None and chosen != "cuda":
-        raise UsageError(f"device {device}: {chosen} runs on the CPU; cuda runs on GPUs")
-    place = gpu_at(device or 0) if chosen == "cuda" else None
-
-    def on_engine(graph: Path) -> Engine:
-        return load_engine(
-            graph,
-            engine=chosen,
-            precision=precision,
-            threads=threads,
-            shared=shared,
-            device=device or 0,
-        )
-
-    return Model(bundle, on_engine(bundle.graph), lambda task: on_engine(bundle.head(task)), place)
 
 
 def batches(views: Iterable[Pixels], size: int) -> Iterator[list[Pixels]]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from clsspec_serve.bundle import REFERENCE, Bundle
 from clsspec_serve.choices import EngineName, HeadTask, Precision
-from clsspec_serve.engines.select import PRECISIONS, choose_engine, running_engines
+from clsspec_serve.engines.select import choose_engine, running_engines
 from clsspec_serve.errors import BundleError, EngineError
+from clsspec_serve.loading import build
 from clsspec_serve.parity import Difference, reference_samples, run_sample
-from clsspec_serve.predictor import start
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ def uncovered_heads(bundle: Bundle) -> list[HeadTask]:
 
 
 def verify_engines(bundle: Bundle) -> list[EngineReport]:
-    """Run every engine of this machine at every precision it has on the bundle's own samples.
+    """Run every engine of this machine on the bundle's own samples.
 
+    At every precision that it has of the bundle.
     Raises `EngineError` when no engine is installed, `BundleError` without samples.
     """
     engines = running_engines()
@@ -48,9 +49,9 @@ def verify_engines(bundle: Bundle) -> list[EngineReport]:
         )
     reports = []
     for name in engines:
-        for precision in PRECISIONS[name]:
+        for precision in bundle.manifest.precisions(name):
             try:
-                model = start(bundle, engine=name, precision=precision)
+                model = build(bundle, engine=name, precision=precision)
                 found = [d for sample in samples for d in run_sample(model, sample)]
                 reports.append(EngineReport(name, precision, tuple(found)))
             except EngineError as error:

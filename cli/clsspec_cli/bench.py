@@ -113,8 +113,8 @@ def bench(
         raise UsageError("--seconds and --rounds both say how long; accepted is one of them")
     batches = _batches(batch_size)
     sizes = [parse_size(part) for part in size.split(",")] if size is not None else []
-    chosen = runners(engine, precision)
     opened = chosen_bundle(bundle)
+    chosen = runners(opened.manifest, engine, precision)
     asked = cases(opened.manifest, sizes, batches)
     with _twin(opened, twin) as plain:
         report = measure(

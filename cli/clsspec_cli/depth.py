@@ -68,11 +68,11 @@ def depth(
     """
     from clsspec_serve.heads import DepthHead
     from clsspec_serve.layers import require_head
+    from clsspec_serve.loading import start
     from clsspec_serve.outputs import npy
     from clsspec_serve.pictures.colormap import colour_levels
     from clsspec_serve.pictures.depths import colour_depth, depth_png, depth_scale
     from clsspec_serve.pictures.look import encode_picture
-    from clsspec_serve.predictor import start
     from clsspec_serve.whole import require_writable, write_whole
 
     target = destination(

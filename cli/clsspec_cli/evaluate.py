@@ -109,7 +109,7 @@ def evaluate(
     from clsspec_serve.evaluation.opening import check_used, choose_task, open_labelled, open_train
     from clsspec_serve.evaluation.reported import evaluate_and_report
     from clsspec_serve.layers import select_heads
-    from clsspec_serve.predictor import start
+    from clsspec_serve.loading import start
     from clsspec_serve.request import settle
 
     chosen = choose_task(dataset, task)

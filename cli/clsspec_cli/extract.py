@@ -63,7 +63,7 @@ def extract(
     a file of its own, the others are written all the same.
     """
     from clsspec_serve.layers import parse_layers, parse_tasks
-    from clsspec_serve.predictor import start
+    from clsspec_serve.loading import start
     from clsspec_serve.whole import require_writable
 
     target = destination(

@@ -92,7 +92,7 @@ def fit(
     from clsspec_export.fit.labelled import HeldOut, Labelled
     from clsspec_export.fit.training import Settings
     from clsspec_serve.layers import parse_layers
-    from clsspec_serve.predictor import start
+    from clsspec_serve.loading import start
 
     chosen = parse_layers(layers)
     network = network_size(size)

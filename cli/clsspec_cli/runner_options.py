@@ -78,7 +78,7 @@ class RunnerOptions:
     def _here(self, bundle: Bundle, asked: Asked, threads: int | None, device: int | None) -> Here:
         from clsspec_serve.dataset.runners.here import Here
         from clsspec_serve.dataset.working import Threads
-        from clsspec_serve.predictor import start
+        from clsspec_serve.loading import start
 
         model = start(
             bundle,

@@ -67,11 +67,11 @@ def segment(
     from clsspec_serve.heads import SegmentationHead
     from clsspec_serve.images import read_image
     from clsspec_serve.layers import require_head
+    from clsspec_serve.loading import start
     from clsspec_serve.outputs import npy
     from clsspec_serve.pictures.look import PAINT, encode_picture
     from clsspec_serve.pictures.masks import VOID_BYTE, areas, mask_png
     from clsspec_serve.pictures.masks import overlay as painted
-    from clsspec_serve.predictor import start
     from clsspec_serve.whole import require_writable, write_whole
 
     target = destination(

@@ -140,7 +140,7 @@ def serve(
     from clsspec_serve.http.app import create_app
     from clsspec_serve.http.server import Server, listen
     from clsspec_serve.http.settings import Settings
-    from clsspec_serve.predictor import start
+    from clsspec_serve.loading import start
     from clsspec_serve.service import Capacity
 
     # Before the server runs nobody else listens, and process 1 of a container ignores what nobody

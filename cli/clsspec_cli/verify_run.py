@@ -59,8 +59,8 @@ def verify_run(what: str, sample: int, model: str | None) -> None:
 def _verify_sample(run: Run, records: dict[int, Record], sample: int, model: str | None) -> None:
     from clsspec_serve.dataset.recomputing import other_versions, recompute
     from clsspec_serve.dataset.working import Threads
+    from clsspec_serve.loading import start
     from clsspec_serve.models import find_bundle
-    from clsspec_serve.predictor import start
 
     asked = run.state.asked
     try:

@@ -99,10 +99,10 @@ def view(
     """
     from clsspec_serve.images import read_image
     from clsspec_serve.layers import parse_layers, select_outputs
+    from clsspec_serve.loading import start
     from clsspec_serve.pictures.look import FORMATS, look, parse_point
     from clsspec_serve.pictures.panels import check_size, wrapped
     from clsspec_serve.pictures.pca import fit
-    from clsspec_serve.predictor import start
     from clsspec_serve.whole import require_writable
 
     forms = [suffix[1:] for suffix in FORMATS]

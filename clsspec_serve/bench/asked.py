@@ -60,10 +60,13 @@ def cases(manifest: Manifest, sizes: Sequence[Size], batches: Sequence[int]) -> 
     return list(dict.fromkeys(found))
 
 
-def runners(engine: EngineChoice | None, precision: Precision | None) -> list[Runner]:
+def runners(
+    manifest: Manifest, engine: EngineChoice | None, precision: Precision | None
+) -> list[Runner]:
     """Every installed engine, or the one that is asked for, at every precision, or the one asked.
 
-    Raises as `choose_engine` does.
+    Precisions are those that the engine has of the bundle, but for one that is asked for. Raises
+    as `choose_engine` does.
     """
     if engine is None:
         names = installed_engines()
@@ -72,7 +75,10 @@ def runners(engine: EngineChoice | None, precision: Precision | None) -> list[Ru
     else:
         names = [choose_engine(engine, precision or PRECISIONS[engine][0])]
     found = [
-        (name, each) for name in names for each in PRECISIONS[name] if precision in (None, each)
+        (name, each)
+        for name in names
+        for each in (manifest.precisions(name) if precision is None else PRECISIONS[name])
+        if precision in (None, each)
     ]
     if not found:
         choose_engine("auto", precision or "fp32")  # says what to install

@@ -20,10 +20,12 @@ from clsspec_serve.bench.times import Times
 from clsspec_serve.bundle import Bundle
 from clsspec_serve.choices import EngineName, Precision
 from clsspec_serve.engines.protocol import Engine
-from clsspec_serve.engines.select import PRECISIONS, installed_engines, load_engine
+from clsspec_serve.engines.select import installed_engines, load_engine
 from clsspec_serve.errors import EngineError
 from clsspec_serve.layers import FEATURES
-from clsspec_serve.predictor import Model, start
+from clsspec_serve.loading import build, start
+from clsspec_serve.manifest import OF_FP32
+from clsspec_serve.predictor import Model
 from clsspec_serve.progress import progress
 
 
@@ -80,11 +82,9 @@ def _measure(
 ) -> list[Row]:
     """All cases in common rounds, with the twin and with the products of every engine."""
     name, precision = runner
-    models = [
-        start(each, engine=name, precision=precision, threads=threads)
-        for each in (bundle, twin)
-        if each is not None
-    ]
+    models = [start(bundle, engine=name, precision=precision, threads=threads)]
+    if twin is not None:
+        models.append(build(twin, engine=name, precision=precision, threads=threads))
     works: dict[Case | EngineName, list[Work]] = {
         case: [_forward(model, case) for model in models] for case in asked
     }
@@ -133,7 +133,7 @@ def _products(
     rows = max(case.rows(architecture) for case in asked)
     found = []
     for name in installed_engines():
-        if precision not in PRECISIONS[name]:
+        if precision not in OF_FP32[name]:  # the products' graph is in fp32
             continue
 
         def load(graph: Path, engine: EngineName = name) -> Engine:

@@ -27,7 +27,8 @@ from clsspec_serve.dataset.vectors import has_vectors, write_vectors
 from clsspec_serve.dataset.words import counted, kinds_of
 from clsspec_serve.engines.select import choose_engine, why_no_cuda
 from clsspec_serve.errors import DatasetError
-from clsspec_serve.predictor import Model, start
+from clsspec_serve.loading import start
+from clsspec_serve.predictor import Model
 from clsspec_serve.progress import progress
 from clsspec_serve.request import settle
 

@@ -16,7 +16,7 @@ from clsspec_serve.dataset.codecs.maps import MapCodec, offset_of, scale_of
 from clsspec_serve.dataset.rows import Row
 from clsspec_serve.dataset.run import State
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 3e-2}
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 3e-2, "int8": 3e-2}
 """The largest difference of an array: the Euclidean length of it, relative to that of the array."""
 ROUNDING: dict[DType, float] = {"float32": 0.0, "float16": 1e-3}
 """What is added to it for how features are stored."""

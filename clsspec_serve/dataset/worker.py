@@ -22,8 +22,8 @@ from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.working import Threads, pipeline_of, work
 from clsspec_serve.engines.gpus import gpu_at
 from clsspec_serve.errors import DatasetError
+from clsspec_serve.loading import start
 from clsspec_serve.models import find_bundle
-from clsspec_serve.predictor import start
 from clsspec_serve.request import settle
 
 _SECONDS = 0.2

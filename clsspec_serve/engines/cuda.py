@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU, in fp32; results stay there until they are wanted here."""
+"""ONNX Runtime on an NVIDIA GPU; results stay there until they are wanted here."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class CudaEngine:
     """
 
     name = "cuda"
-    precision: Precision = "fp32"
 
-    def __init__(self, graph: Path, *, device: int = 0) -> None:
+    def __init__(self, graph: Path, *, precision: Precision = "fp32", device: int = 0) -> None:
+        self.precision: Precision = precision  # the graph's own
         self.gpu = gpu_at(device)
         load_libraries()
         options = onnxruntime.SessionOptions()

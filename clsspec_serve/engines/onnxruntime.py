@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, in fp32."""
+"""ONNX Runtime on the CPU, in fp32, or in int8 where the graph says so."""
 
 from __future__ import annotations
 
@@ -22,9 +22,16 @@ class OnnxRuntimeEngine:
     """
 
     name = "onnxruntime"
-    precision: Precision = "fp32"
 
-    def __init__(self, graph: Path, *, threads: int | None = None, shared: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Path,
+        *,
+        precision: Precision = "fp32",
+        threads: int | None = None,
+        shared: bool = False,
+    ) -> None:
+        self.precision: Precision = precision  # the graph's own
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its errors reach the user through ours
         if shared:

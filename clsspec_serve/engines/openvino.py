@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, in fp32 or bf16, whichever is asked for."""
+"""OpenVINO on the CPU, in fp32 or bf16, whichever is asked for, or in int8."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from clsspec_serve.choices import Precision
 from clsspec_serve.engines.protocol import Values, here
 from clsspec_serve.errors import EngineError, one_line
 
-_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
-
 
 class OpenVinoEngine:
     """One compiled model, and a request for each thread that runs it.
 
-    The precision is always set, since OpenVINO's own default may be bf16.
+    The precision is always set, since OpenVINO's own default may be bf16. In int8 what the graph
+    leaves to floating point is bf16 where the CPU has that.
     """
 
     name = "openvino"
@@ -35,11 +34,11 @@ class OpenVinoEngine:
     ) -> None:
         self.precision: Precision = precision
         core = _core()
-        if precision == "bf16" and "BF16" not in core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        ):
+        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and not has_bf16:
             raise EngineError("this CPU has no bf16 instructions; use --precision fp32")
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+        hint = "bf16" if has_bf16 and precision != "fp32" else "f32"
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
@@ -77,7 +76,8 @@ def _real_files(graph: Path) -> Iterator[Path]:
 
     OpenVINO refuses weights behind a link out of the folder, which the Hub's cache consists of.
     """
-    files = [file for file in graph.parent.glob(f"{graph.name}*") if file.is_file()]
+    # Weights may be those of another graph.
+    files = [file for file in graph.parent.glob("*.onnx*") if file.is_file()]
     if not any(file.is_symlink() for file in files):
         yield graph
         return

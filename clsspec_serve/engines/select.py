@@ -24,11 +24,12 @@ _PACKAGES: dict[EngineName, tuple[str, ...]] = {
 }
 _LIBRARIES: dict[EngineName, tuple[str, ...]] = {"cuda": ("nvidia-cublas", "nvidia-cudnn-cu13")}
 PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
-    "cuda": ("fp32",),
-    "onnxruntime": ("fp32",),
-    "openvino": ("fp32", "bf16"),
+    "cuda": ("fp32", "bf16", "fp16"),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
 }
-"""What each engine can be asked for; fp32 is the reference and the default of all."""
+"""What each engine can be asked for, of a bundle that has the graph (`Bundle.graph_for`); fp32 is
+the reference and the default of all."""
 
 
 def installed_engines() -> list[EngineName]:
@@ -117,14 +118,14 @@ def load_engine(
     if chosen == "cuda":
         from clsspec_serve.engines.cuda import CudaEngine
 
-        return CudaEngine(graph, device=device)
+        return CudaEngine(graph, precision=precision, device=device)
     if chosen == "openvino":
         from clsspec_serve.engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(graph, precision=precision, threads=threads)
     from clsspec_serve.engines.onnxruntime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(graph, threads=threads, shared=shared)
+    return OnnxRuntimeEngine(graph, precision=precision, threads=threads, shared=shared)
 
 
 def why_no_cuda() -> str | None:

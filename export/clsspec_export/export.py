@@ -6,17 +6,14 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from clsspec_export.architectures import describe, specialized_name
 from clsspec_export.audit import audit
 from clsspec_export.checkpoints.checkpoint import Checkpoint, Origin
 from clsspec_export.features import features
+from clsspec_export.graphs import write_graphs
 from clsspec_export.heads.graph import add_head
 from clsspec_export.heads.linear import LinearHead
 from clsspec_export.model_card import CARD, model_card
-from clsspec_export.onnx_graph import export_graph
-from clsspec_export.pixels import fold_pixels
 from clsspec_export.reference import Reference, shrink
 from clsspec_export.samples import check_inputs
 from clsspec_export.specialize import (
@@ -25,10 +22,8 @@ from clsspec_export.specialize import (
     specialization_of,
     specialize,
 )
-from clsspec_export.streams import exportable
 from clsspec_serve.bundle import (
     GRAPH,
-    POSITION,
     REFERENCE,
     Bundle,
     describe_folder,
@@ -39,9 +34,9 @@ from clsspec_serve.choices import EngineName
 from clsspec_serve.engines.select import installed_engines, package_version, running_engines
 from clsspec_serve.errors import ExportError, UsageError
 from clsspec_serve.layers import Layer
+from clsspec_serve.loading import start
 from clsspec_serve.manifest import Architecture, Manifest, Parity, Provenance
 from clsspec_serve.parity import Difference, Sample, run_sample, save_samples
-from clsspec_serve.predictor import start
 
 LICENCE = "LICENSE"
 
@@ -95,14 +90,12 @@ def export_bundle(
     inputs = (output for head in heads for output in head.description.inputs)
     outputs = features(architecture, layers, inputs)
     with new_bundle(destination, replace=replace) as folder:
-        report("writing the graph")
-        embed = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
-        backbone = exportable(checkpoint.model, outputs, embed)
-        export_graph(backbone, folder / GRAPH, storage=checkpoint.storage)
-        np.save(folder / POSITION, checkpoint.table.numpy(), allow_pickle=False)
+        report("writing the graphs")
+        variants = write_graphs(checkpoint, outputs, folder)
 
-        report("auditing the products of the graph")
-        audit(folder / GRAPH, architecture)
+        report("auditing the products of the graphs")
+        for graph in (GRAPH, *(variant.graph for variant in variants)):
+            audit(folder / graph, architecture)
         for head in heads:
             add_head(head, architecture, folder)
 
@@ -115,6 +108,7 @@ def export_bundle(
             position=checkpoint.position,
             outputs=outputs,
             heads=tuple(head.description for head in heads),
+            variants=variants,
             provenance=_provenance(checkpoint, origin),
             parity=(),
             files={},

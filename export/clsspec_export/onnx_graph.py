@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from onnxscript import ir
 from torch import Tensor, nn
 
 from clsspec_export.backbone import Backbone
 from clsspec_export.pixels import CHANNELS
+from clsspec_export.shared_weights import share_weights
 from clsspec_export.storage import store_as_fp16
 from clsspec_serve.choices import Storage
 from clsspec_serve.errors import ExportError
@@ -20,8 +22,10 @@ OPSET = 23
 """The first with the Attention operator, which every runtime's fused kernels start from."""
 
 
-def export_graph(backbone: Backbone, path: Path, *, storage: Storage = "fp32") -> None:
-    """Write `path` and its weights beside it (`path` + `.data`).
+def export_graph(
+    backbone: Backbone, path: Path, *, storage: Storage = "fp32", weights_of: Path | None = None
+) -> None:
+    """Write `path` and its weights beside it (`path` + `.data`), or those of another graph there.
 
     Inputs `pixels (B, 4, h * patch, w * patch) uint8` and `position (h, w, C) float32`; outputs as
     `backbone.outputs`. The example has a batch of 3 and a grid that is not square, since the
@@ -46,6 +50,7 @@ def export_graph(backbone: Backbone, path: Path, *, storage: Storage = "fp32") -
         ),
         external_data=True,
         storage=storage,
+        weights_of=weights_of,
     )
 
 
@@ -59,8 +64,12 @@ def write_graph(
     dynamic_shapes: tuple[Any, ...],
     external_data: bool,
     storage: Storage = "fp32",
+    weights_of: Path | None = None,
 ) -> None:
-    """Export any module, without what the exporter notes of this machine."""
+    """Export any module, without what the exporter notes of this machine.
+
+    `weights_of`: a graph in the same folder, whose weights are referred to where they are equal.
+    """
     with warnings.catch_warnings():
         # torch.onnx's own use of deprecated interfaces; nothing a caller could change.
         warnings.simplefilter("ignore")
@@ -81,4 +90,8 @@ def write_graph(
         node.metadata_props.clear()
     if storage == "fp16":
         store_as_fp16(program.model.graph)
-    program.save(path, external_data=external_data)
+    if weights_of is not None:
+        share_weights(program.model.graph, weights_of)
+        ir.save(program.model, path)
+    else:
+        program.save(path, external_data=external_data)

@@ -7,22 +7,14 @@ specialization costs in memory traffic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from clsspec_export.backbone import Backbone, Tokens
-from clsspec_export.pixels import FoldedPixels
-from clsspec_export.specialize import SpecializedBlock, Split, ViT
-from clsspec_serve.schema import Output
-
-
-def exportable(model: ViT, outputs: Sequence[Output], embed: FoldedPixels) -> Backbone:
-    """The form of a model that makes the fastest graph; a plain one has a single stream."""
-    split = any(isinstance(module, Split) for module in model.blocks.modules())
-    return (StreamedBackbone if split else Backbone)(model, outputs, embed)
+from clsspec_export.specialize import SpecializedBlock, Split
 
 
 class StreamedBackbone(Backbone):

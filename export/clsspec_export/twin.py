@@ -12,20 +12,17 @@ from operator import or_
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from clsspec_export.architectures import create, describe
 from clsspec_export.audit import audit
 from clsspec_export.checkpoints.checkpoint import Checkpoint
-from clsspec_export.onnx_graph import export_graph
+from clsspec_export.graphs import write_graphs
 from clsspec_export.paper import PAPER, SUFFIX
-from clsspec_export.pixels import fold_pixels
 from clsspec_export.random_weights import randomize
 from clsspec_export.specialize import PLAIN, ViT, specialize
 from clsspec_export.storage import round_to_fp16
-from clsspec_export.streams import exportable
-from clsspec_serve.bundle import GRAPH, POSITION, Bundle
+from clsspec_serve.bundle import Bundle
 from clsspec_serve.errors import UsageError
 from clsspec_serve.manifest import Architecture, LearnedPosition, Manifest
 
@@ -50,19 +47,12 @@ def write_twin(bundle: Bundle, folder: Path) -> Bundle:
     )
     if manifest.storage == "fp16":
         checkpoint = round_to_fp16(checkpoint)
-    twin = Bundle(folder, manifest.model_copy(update={"heads": (), "files": {}, "parity": ()}))
-    write_backbone(checkpoint, twin)
+    bare: dict[str, Any] = {"heads": (), "variants": (), "files": {}, "parity": ()}
+    twin = Bundle(folder, manifest.model_copy(update=bare))
+    write_graphs(checkpoint, manifest.outputs, folder)
     plain = manifest.architecture.model_copy(update={"specialization": None})
     audit(twin.graph, plain)
     return twin
-
-
-def write_backbone(checkpoint: Checkpoint, bundle: Bundle) -> None:
-    """Write what runs, the graph and the positions, with the outputs of the bundle's manifest."""
-    embed = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
-    backbone = exportable(checkpoint.model, bundle.manifest.outputs, embed)
-    export_graph(backbone, bundle.path / GRAPH, storage=checkpoint.storage)
-    np.save(bundle.path / POSITION, checkpoint.table.numpy(), allow_pickle=False)
 
 
 def plain_model(manifest: Manifest) -> ViT:

@@ -9,7 +9,7 @@ import pytest
 from command_line import Clsspec, Result, run, save_picture
 from numpy.typing import NDArray
 
-from clsspec_serve import predictor
+from clsspec_serve import loading
 from clsspec_serve.engines.protocol import Engine, Values
 
 
@@ -55,14 +55,14 @@ class Spy:
         engine.run = spied  # type: ignore[method-assign]  # what a spy does
         return engine
 
-    _load = staticmethod(predictor.load_engine)
+    _load = staticmethod(loading.load_engine)
 
 
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     """Watches the real engines."""
     spy = Spy()
-    monkeypatch.setattr(predictor, "load_engine", spy.load)
+    monkeypatch.setattr(loading, "load_engine", spy.load)
     return spy
 
 

@@ -9,7 +9,7 @@ import pytest
 from bench_bundle import make_quick
 from command_line import Clsspec
 
-from clsspec_serve import predictor
+from clsspec_serve import loading
 from clsspec_serve.engines import select
 from clsspec_serve.engines.protocol import Engine
 from clsspec_serve.errors import EngineError
@@ -148,9 +148,9 @@ def refuse(graph: Path, **options: Any) -> Engine:
 def test_an_engine_that_cannot_run_is_a_line_with_its_reason(
     clsspec: Clsspec, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = predictor.load_engine
+    real = loading.load_engine
     monkeypatch.setattr(
-        predictor,
+        loading,
         "load_engine",
         lambda graph, **options: (refuse if options["engine"] == "openvino" else real)(
             graph, **options
@@ -165,7 +165,7 @@ def test_an_engine_that_cannot_run_is_a_line_with_its_reason(
 def test_where_none_can_run_the_exit_code_says_so(
     clsspec: Clsspec, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor, "load_engine", refuse)
+    monkeypatch.setattr(loading, "load_engine", refuse)
     result = clsspec("bench", tiny_bundle, *ONCE)
     assert result.code == 1
     assert "onnxruntime fp32: not run: no such instructions" in result.out.splitlines()

@@ -11,7 +11,7 @@ import pytest
 from command_line import Clsspec, pixels_of, save_picture, tree
 from safetensors.numpy import load_file
 
-from clsspec_serve import load, predictor
+from clsspec_serve import load, loading
 from clsspec_serve.heads import Protocol
 
 SLIDING = Protocol(size=(28, 28), policy="short", window=28, stride=14)
@@ -56,9 +56,9 @@ def test_one_task_goes_into_a_npy_by_the_heads_own_protocol(
     clsspec: Clsspec, bundle: Path, photo: Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    real = predictor.load_engine
+    real = loading.load_engine
     monkeypatch.setattr(
-        predictor, "load_engine", lambda graph, **_: loaded.append(graph.name) or real(graph)
+        loading, "load_engine", lambda graph, **_: loaded.append(graph.name) or real(graph)
     )
     out = photo.parent / "out.npy"
     assert clsspec("extract", photo, "-m", bundle, "-o", out, "--tasks", task).code == 0

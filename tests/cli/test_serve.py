@@ -183,7 +183,7 @@ def test_the_options_reach_the_server(
                 listener.close()
 
     monkeypatch.setattr("clsspec_serve.http.logs.configure", lambda: None)
-    monkeypatch.setattr("clsspec_serve.predictor.start", start)
+    monkeypatch.setattr("clsspec_serve.loading.start", start)
     monkeypatch.setattr("clsspec_serve.http.app.create_app", lambda *given: made.append(given))
     monkeypatch.setattr("clsspec_serve.http.server.Server", NoServer)
     result = clsspec(

@@ -28,6 +28,7 @@ FILES = {
     "clsspec.json",
     "model.onnx",
     "model.onnx.data",
+    "model.openvino.onnx",
     "position.npy",
     "reference.npz",
 }

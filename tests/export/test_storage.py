@@ -21,7 +21,7 @@ from clsspec_serve.choices import Storage
 from clsspec_serve.errors import UsageError
 from clsspec_serve.heads import Category, Protocol, SegmentationHead, Source
 from clsspec_serve.manifest import SCHEMA_VERSION
-from clsspec_serve.predictor import start
+from clsspec_serve.loading import start
 from clsspec_serve.schema import Output
 from clsspec_serve.verification import verify_engines
 

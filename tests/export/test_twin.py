@@ -17,7 +17,7 @@ from clsspec_export.twin import plain_model, write_twin
 from clsspec_serve.bundle import Bundle, open_bundle
 from clsspec_serve.errors import UsageError
 from clsspec_serve.manifest import Manifest, Specialization
-from clsspec_serve.predictor import start
+from clsspec_serve.loading import start
 
 
 def manifest_of(checkpoint: Checkpoint, **changes: Any) -> Manifest:

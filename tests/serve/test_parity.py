@@ -15,6 +15,7 @@ from clsspec_serve.choices import Precision
 from clsspec_serve.engines.protocol import Values
 from clsspec_serve.engines.select import load_engine
 from clsspec_serve.errors import BundleError
+from clsspec_serve.loading import start
 from clsspec_serve.parity import (
     Difference,
     Sample,
@@ -23,7 +24,7 @@ from clsspec_serve.parity import (
     run_sample,
     save_samples,
 )
-from clsspec_serve.predictor import Model, start
+from clsspec_serve.predictor import Model
 from clsspec_serve.verification import EngineReport, verify_engines
 
 HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

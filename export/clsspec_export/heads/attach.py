@@ -28,6 +28,7 @@ from clsspec_serve.choices import EngineName, HeadTask
 from clsspec_serve.engines.select import running_engines
 from clsspec_serve.errors import ExportError, UsageError
 from clsspec_serve.layers import Layer, select_outputs
+from clsspec_serve.loading import start
 from clsspec_serve.manifest import SCHEMA_VERSION, Manifest, Parity
 from clsspec_serve.parity import (
     Difference,
@@ -37,7 +38,7 @@ from clsspec_serve.parity import (
     run_sample,
     save_samples,
 )
-from clsspec_serve.predictor import Model, start
+from clsspec_serve.predictor import Model
 
 Report = Callable[[str], None]
 

@@ -13,8 +13,8 @@ from clsspec_serve.bundle import Bundle
 from clsspec_serve.engines.protocol import Value
 from clsspec_serve.engines.select import load_engine
 from clsspec_serve.errors import ExportError
+from clsspec_serve.loading import start
 from clsspec_serve.parity import Array, compare
-from clsspec_serve.predictor import start
 
 MAX_DIFFERENCE = 1e-5
 """Relative to the largest value. The same products in the same precision; only what ONNX Runtime

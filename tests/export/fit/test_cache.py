@@ -22,7 +22,7 @@ from clsspec_serve.engines.protocol import Values
 from clsspec_serve.errors import DatasetError, EngineError, ImageError, OutputError
 from clsspec_serve.evaluation.datasets.label_maps import IGNORE
 from clsspec_serve.layers import Layer
-from clsspec_serve.predictor import start
+from clsspec_serve.loading import start
 
 SIZE = (28, 42)
 

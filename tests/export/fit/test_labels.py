@@ -22,7 +22,8 @@ from clsspec_serve.evaluation.datasets.samples import (
     LabelledPicture,
     SegmentationDataset,
 )
-from clsspec_serve.predictor import Model, start
+from clsspec_serve.loading import start
+from clsspec_serve.predictor import Model
 
 SIZE = (28, 42)
 

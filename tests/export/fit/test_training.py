@@ -27,7 +27,8 @@ from clsspec_serve.evaluation.datasets.plain_folders import depth_folders, segme
 from clsspec_serve.evaluation.segmentation_score import SegmentationScore
 from clsspec_serve.heads import DepthHead, Protocol, Source
 from clsspec_serve.layers import Layer
-from clsspec_serve.predictor import Model, start
+from clsspec_serve.loading import start
+from clsspec_serve.predictor import Model
 from clsspec_serve.schema import Output
 
 SIZE = (28, 42)

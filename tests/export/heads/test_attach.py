@@ -26,7 +26,7 @@ from clsspec_serve.heads import Category, ClassificationHead, DepthHead, Protoco
 from clsspec_serve.heads import Source as HeadSource
 from clsspec_serve.layers import Layer
 from clsspec_serve.parity import reference_samples, save_samples
-from clsspec_serve.predictor import start
+from clsspec_serve.loading import start
 from clsspec_serve.schema import Output
 from clsspec_serve.verification import verify_engines
 

@@ -23,7 +23,8 @@ from clsspec_serve.bundle import Bundle, describe_folder, open_bundle, write_man
 from clsspec_serve.errors import BundleError, ExportError, UsageError
 from clsspec_serve.manifest import Preprocessing
 from clsspec_serve.models import find_bundle
-from clsspec_serve.predictor import Model, start
+from clsspec_serve.loading import start
+from clsspec_serve.predictor import Model
 
 SIZE = (64, 96)
 COLOURS = {"red": (255, 0, 0), 'a "blue"': (0, 0, 255)}

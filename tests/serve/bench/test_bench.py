@@ -8,7 +8,7 @@ import pytest
 import tiny_bundle as tiny
 from bench_bundle import PICTURE, make_quick
 
-from clsspec_serve import predictor
+from clsspec_serve import loading
 from clsspec_serve.bench import bench as module
 from clsspec_serve.bench.asked import Case, runners
 from clsspec_serve.bench.bench import Effort, bench
@@ -69,8 +69,8 @@ class Spy:
 
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
-    spy = Spy(predictor.load_engine)
-    monkeypatch.setattr(predictor, "load_engine", spy)
+    spy = Spy(loading.load_engine)
+    monkeypatch.setattr(loading, "load_engine", spy)
     return spy
 
 
@@ -150,7 +150,7 @@ def test_the_ceiling_is_the_best_engines(bundle: Bundle, monkeypatch: pytest.Mon
 
 
 def test_a_real_report_has_a_row_for_each_engine_precision_and_case(bundle: Bundle) -> None:
-    chosen = runners(None, None)
+    chosen = runners(bundle.manifest, None, None)
     report = measured(bundle, [ONE, TWO], chosen=chosen, rounds=4)
     ran = [
         name for name in chosen if name not in [(f.engine, f.precision) for f in report.failures]
@@ -187,7 +187,7 @@ def failing(load: Callable[..., Engine], precision: Precision) -> Callable[..., 
 def test_an_engine_that_does_not_load_does_not_end_the_others(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor, "load_engine", failing(predictor.load_engine, "bf16"))
+    monkeypatch.setattr(loading, "load_engine", failing(loading.load_engine, "bf16"))
     chosen: list[Any] = [("openvino", "bf16"), ORT]
     report = measured(bundle, [ONE], chosen=chosen)
     assert [(row.engine, row.precision) for row in report.rows] == [ORT]
@@ -199,7 +199,7 @@ def test_an_engine_that_does_not_load_does_not_end_the_others(
 def test_an_engine_that_fails_while_it_runs_does_not_either(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = predictor.load_engine
+    load = loading.load_engine
 
     def tired(graph: Path, **options: Any) -> Engine:
         engine = load(graph, **options)
@@ -211,7 +211,7 @@ def test_an_engine_that_fails_while_it_runs_does_not_either(
             engine.run = run  # type: ignore[method-assign]  # the fault that is planted
         return engine
 
-    monkeypatch.setattr(predictor, "load_engine", tired)
+    monkeypatch.setattr(loading, "load_engine", tired)
     report = measured(bundle, [ONE], chosen=[ORT, ("openvino", "fp32")])
     assert [row.engine for row in report.rows] == ["openvino"]
     assert [failure.reason for failure in report.failures] == ["out of memory"]

@@ -80,9 +80,9 @@ def test_what_is_known_of_a_cluster_is_not_looked_up_here(
 def test_a_precision_that_the_gpu_does_not_have_goes_to_the_engine_that_has_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert choose_engine("auto", "bf16") == "openvino"
-    with pytest.raises(EngineError, match="cuda runs fp32 here; bf16 needs --engine openvino"):
-        choose_engine("cuda", "bf16")
+    assert choose_engine("auto", "int8") == "onnxruntime"
+    with pytest.raises(EngineError, match="cuda runs fp32, bf16, fp16 here; int8 needs --engine onn"):
+        choose_engine("cuda", "int8")
 
 
 def test_the_package_for_gpus_is_named_with_the_one_that_is_in_its_way(

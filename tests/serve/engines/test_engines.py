@@ -196,7 +196,7 @@ def test_a_missing_engine_names_the_command_that_installs_it(
 
 
 def test_a_precision_is_never_lowered_or_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineError, match="onnxruntime runs fp32 here; bf16 needs --engine openv"):
+    with pytest.raises(EngineError, match="onnxruntime runs fp32, int8 here; bf16 needs --engine cuda or openv"):
         choose_engine("onnxruntime", "bf16")
     without(monkeypatch, "openvino")
     with pytest.raises(EngineError, match=r"no engine for bf16 .*clsspec-serve\[openvino\]"):
@@ -278,9 +278,9 @@ def test_a_graph_whose_weights_are_links_runs(
     assert sorted(path.name for path in blobs.iterdir()) == ["blob0", "blob1"]
 
 
-@pytest.mark.parametrize(("engine", "precision"), [("tensorflow", "fp32"), ("auto", "fp16")])
+@pytest.mark.parametrize(("engine", "precision"), [("tensorflow", "fp32"), ("auto", "fp8")])
 def test_words_that_name_nothing_are_refused(engine: Any, precision: Any) -> None:
-    words = "accepted are auto, cuda, onnxruntime, openvino and fp32, bf16"
+    words = "accepted are auto, cuda, onnxruntime, openvino and fp32, bf16, fp16, int8"
     with pytest.raises(UsageError, match=words):
         choose_engine(engine, precision)
 
