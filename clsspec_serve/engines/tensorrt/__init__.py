@@ -1,0 +1,1 @@
+"""TensorRT: plans built on this machine for this GPU, and kept. Start at `engine.py`."""

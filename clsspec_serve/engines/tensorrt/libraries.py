@@ -1,0 +1,89 @@
+"""TensorRT's and CUDA's Python bindings, found where they are first needed, and TensorRT's log."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from clsspec_serve.errors import EngineError, one_line
+
+INSTALL = 'pip install "clsspec-serve[tensorrt]"'
+_OLDEST = 10
+
+
+def tensorrt() -> Any:
+    """The module `tensorrt`, of version 10 or newer.
+
+    Raises `EngineError` for one that is missing, too old, or without its libraries.
+    """
+    module = _module("tensorrt", "tensorrt")
+    if major(module) < _OLDEST:
+        raise EngineError(
+            f"TensorRT {module.__version__} is too old; accepted are 10 and 11: {INSTALL}"
+        )
+    return module
+
+
+def cuda_runtime() -> Any:
+    """The module `cuda.bindings.runtime`; raises `EngineError` as `tensorrt` does."""
+    return _module("cuda.bindings.runtime", "cuda-bindings")
+
+
+def major(module: Any) -> int:
+    """The first number of TensorRT's version."""
+    return int(module.__version__.split(".")[0])
+
+
+@contextmanager
+def listening(module: Any) -> Iterator[list[str]]:
+    """What TensorRT writes to its log as an error while the block runs, in any thread.
+
+    Its functions return that they failed, and only the log says why.
+    """
+    lines: list[str] = []
+    listeners = the_log(module).listeners
+    listeners[id(lines)] = lines
+    try:
+        yield lines
+    finally:
+        del listeners[id(lines)]
+
+
+def why(lines: list[str]) -> str:
+    """The last of what was heard, each once, on one line."""
+    last = [*dict.fromkeys(lines)][-3:]
+    return one_line(RuntimeError("; ".join(last) or "TensorRT does not say why"))
+
+
+@cache
+def the_log(module: Any) -> Any:
+    """The only one of the process, as TensorRT has all its objects write to the first."""
+
+    class Log(module.ILogger):  # type: ignore[misc]  # a class of a module without types
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+            self.listeners: dict[int, list[str]] = {}
+
+        def log(self, severity: Any, msg: str) -> None:
+            # Whatever TensorRT's threads say at the same time, no line is lost and nothing raises.
+            if severity in (module.ILogger.ERROR, module.ILogger.INTERNAL_ERROR):
+                for lines in [*self.listeners.values()]:
+                    lines.append(msg)
+
+    return Log()
+
+
+def _module(name: str, package: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = package if name.startswith(str(error.name)) else error.name
+        raise EngineError(f"{missing} is not installed; install it with: {INSTALL}") from error
+    except (ImportError, OSError) as error:
+        raise EngineError(
+            f"{package}'s libraries cannot be loaded: {one_line(error)}; they are installed with: "
+            f"{INSTALL}"
+        ) from error
