@@ -12,7 +12,7 @@ from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.pictures import image_limits, network_size
 from clsspec_cli.runner_options import RunnerOptions
-from clsspec_serve.choices import DType
+from clsspec_serve.choices import DType, EngineChoice, Precision
 from clsspec_serve.errors import UsageError
 
 Source = Annotated[
@@ -179,6 +179,12 @@ def batch(
     from clsspec_serve.layers import parse_layers, parse_tasks
 
     chosen = RunnerOptions(runner, devices, replicas, threads, decoders, readers)
+    bundle = chosen_bundle(model)
+    begun = _begun(out) if precision == "auto" else None
+    if begun is not None:
+        engine, exact = begun
+    else:
+        engine, exact = chosen.settled(bundle, engine, precision)
     asked = Asked(
         tasks=parse_tasks(tasks or "cls,patches"),
         layers=parse_layers(layers),
@@ -187,8 +193,8 @@ def batch(
         size=network_size(size),
         policy=resize,
         limits=image_limits(max_pixels, background),
-        engine=chosen.engine(engine, precision),
-        precision=precision,
+        engine=chosen.engine(engine, exact),
+        precision=exact,
         dtype=dtype,
         codec=parse_codec(codec),
         dedupe=dedupe,
@@ -196,7 +202,6 @@ def batch(
         shard_size=shard_size,
     )
     settings = Settings(source, out, asked, model, max_errors, append, npy, readers)
-    bundle = chosen_bundle(model)
     if plan:
         one, count = chosen.one(bundle, asked)
         print_plan(planned(bundle, settings, one), out, count)
@@ -207,6 +212,18 @@ def batch(
     except KeyboardInterrupt:
         print("clsspec: interrupted; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _begun(out: str) -> tuple[EngineChoice, Precision] | None:
+    """The engine and precision of a run that is there already: `auto` goes on with them."""
+    from clsspec_serve.dataset.run import is_run, open_run
+    from clsspec_serve.dataset.trees.opening import open_tree
+
+    tree = open_tree(out)
+    if not is_run(tree):
+        return None
+    asked = open_run(tree).state.asked
+    return asked.engine, asked.precision
 
 
 def _frame_rate(fps: float | None) -> float | None:

@@ -11,6 +11,7 @@ from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.destination import destination
 from clsspec_cli.pictures import image_limits, network_size, predict_files
+from clsspec_cli.precision import settled
 
 if TYPE_CHECKING:
     from clsspec_serve.request import Options
@@ -98,7 +99,8 @@ def depth(
     for path in target.paths:
         require_writable(path)
     bundle = chosen_bundle(model)
-    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
+    engine, exact = settled(bundle, engine, precision, threads=threads)
+    loaded = start(bundle, engine=engine, precision=exact, threads=threads)
     maximum = require_head(loaded.manifest.heads, DepthHead).maximum
     if target.form == "png":
         depth_scale(maximum)

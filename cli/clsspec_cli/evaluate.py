@@ -12,6 +12,7 @@ import typer
 from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.pictures import network_size
+from clsspec_cli.precision import settled
 from clsspec_serve.evaluation.words import DatasetName, EvalTask
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ def evaluate(
         if warning is not None:
             print(f"clsspec: warning: {warning}", file=sys.stderr)
     settle(bundle.manifest, protocol_of(test.dataset, "cls" if chosen == "knn" else chosen, given))
-    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
+    engine, exact = settled(bundle, engine, precision, threads=threads)
+    loaded = start(bundle, engine=engine, precision=exact, threads=threads)
     report = evaluate_and_report(
         loaded, test, known, limit=limit, batch_size=batch_size, threads=threads, **given
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from clsspec_cli import options
-from clsspec_serve.choices import HeadTask
+from clsspec_serve.choices import HeadTask, Precision
 from clsspec_serve.choices import Storage as StorageName
 from clsspec_serve.errors import UsageError
 
@@ -73,6 +73,24 @@ Storage = Annotated[
         "computing stays fp32."
     ),
 ]
+Precisions = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="int8,bf16,fp16",
+        help="Graphs for less than fp32, beside the one in fp32: int8 for CPUs, bf16 and fp16 for "
+        "GPUs. OpenVINO's bf16 needs none.",
+        show_default=False,
+    ),
+]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Pictures like those to come, on which int8 finds its ranges; up to 64 are looked at.",
+        show_default=False,
+    ),
+]
 Triton = Annotated[
     Path | None,
     typer.Option(
@@ -106,6 +124,8 @@ def export(
     max_depth: MaxDepth = None,
     plain: Plain = False,
     storage: Storage = "fp32",
+    precision: Precisions = "",
+    calibrate: Calibrate = None,
     triton: Triton = None,
     triton_size: TritonSize = None,
     force: Force = False,
@@ -121,17 +141,19 @@ def export(
     size = _parse_size(triton_size, triton)
     if triton is not None and os.path.isfile(Path(checkpoint) / MANIFEST):
         others = (out, arch, rules, head, head_layers, max_depth, layers, plain, storage != "fp32")
-        if any(others):
+        if any((*others, precision, calibrate)):
             raise UsageError(
                 f"{checkpoint} is a bundle, which --triton takes as it is; accepted beside it are "
                 "--triton-size and --force"
             )
         _write_repository(Path(checkpoint), triton, size, force)
         return
+    from clsspec_export.calibration import calibration_pictures
     from clsspec_export.checkpoints.source import load_checkpoint
     from clsspec_export.export import architecture_of, export_bundle, lift
     from clsspec_export.fetch import resolve_head
     from clsspec_export.heads.read import read_head
+    from clsspec_export.lower import require_pictures
     from clsspec_export.storage import round_to_fp16
     from clsspec_export.triton.plan import model_names
     from clsspec_export.triton.repository import require_room
@@ -145,6 +167,9 @@ def export(
     chosen = parse_layers(layers)
     taken = None if head_layers is None else parse_layers(head_layers)
     asked = _parse_heads(head or [], taken, max_depth)
+    pictures = [] if calibrate is None else calibration_pictures(calibrate)
+    precisions = _parse_precisions(precision)
+    require_pictures(precisions, pictures)
     if triton is not None:
         require_room(triton, model_names(out.name, [*asked]), out, replace=force)
     files = {
@@ -173,12 +198,20 @@ def export(
             )
         )
     manifest = export_bundle(
-        lifted, out, origin, layers=chosen, heads=heads, replace=force, report=_report
+        lifted,
+        out,
+        origin,
+        layers=chosen,
+        heads=heads,
+        precisions=precisions,
+        pictures=pictures,
+        replace=force,
+        report=_report,
     )
     for parity in manifest.parity:
         _report(
-            f"{parity.engine} {parity.precision}: largest difference to PyTorch "
-            f"{parity.summary()} of the largest value"
+            f"{parity.engine} {parity.precision}: difference to PyTorch, of the largest value: "
+            f"{parity.summary()}"
         )
     if origin.licence and origin.licence_text is None and "dinov3" in origin.licence:
         _report(
@@ -191,6 +224,16 @@ def export(
 
 def _report(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def _parse_precisions(text: str) -> list[Precision]:
+    """Each once, in the order given; raises `UsageError` for words that name none."""
+    names = [part.strip() for part in text.split(",")] if text else []
+    known = {name: name for name in get_args(Precision)}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--precision {text}: {name!r} is none of {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def _parse_size(text: str | None, triton: Path | None) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.destination import Destination, destination, names_in_file
 from clsspec_cli.pictures import image_limits, network_size, predict_files
+from clsspec_cli.precision import settled
 from clsspec_serve.choices import Format
 from clsspec_serve.errors import UsageError
 
@@ -80,7 +81,8 @@ def extract(
     for path in target.paths:
         require_writable(path)
     bundle = chosen_bundle(model)
-    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
+    engine, exact = settled(bundle, engine, precision, threads=threads)
+    loaded = start(bundle, engine=engine, precision=exact, threads=threads)
     request = loaded.request(**asked)
     arrays = request.names
     if target.form == "npy" and len(arrays) != 1:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from clsspec_cli import fit_options, options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.pictures import network_size
+from clsspec_cli.precision import settled
 from clsspec_serve.choices import HeadTask
 from clsspec_serve.errors import UsageError
 
@@ -104,7 +105,8 @@ def fit(
     else:
         validation = labelled.validation(val, training)
     bundle = chosen_bundle(model)
-    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
+    engine, exact = settled(bundle, engine, precision, threads=threads)
+    loaded = start(bundle, engine=engine, precision=exact, threads=threads)
     blueprint = Blueprint(
         manifest=loaded.manifest,
         layers=chosen,

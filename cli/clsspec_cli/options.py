@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clsspec_serve.choices import EngineChoice, Policy
-from clsspec_serve.choices import Precision as PrecisionName
+from clsspec_serve.choices import EngineChoice, Policy, PrecisionChoice
 from clsspec_serve.errors import UsageError
 
 
@@ -56,8 +55,12 @@ Engine = Annotated[
     ),
 ]
 Precision = Annotated[
-    PrecisionName,
-    typer.Option(envvar="CLSSPEC_PRECISION", help="fp32 is the reference; bf16 needs OpenVINO."),
+    PrecisionChoice,
+    typer.Option(
+        envvar="CLSSPEC_PRECISION",
+        help="fp32 is the reference. bf16 is OpenVINO's, other ones take graphs of the bundle, see "
+        "`clsspec export`. auto measures which is fastest here.",
+    ),
 ]
 Threads = Annotated[
     int | None,

@@ -12,6 +12,7 @@ from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.destination import destination
 from clsspec_cli.pictures import image_limits, network_size, predict_files
+from clsspec_cli.precision import settled
 from clsspec_serve.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def segment(
     for path in target.paths:
         require_writable(path)
     bundle = chosen_bundle(model)
-    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
+    engine, exact = settled(bundle, engine, precision, threads=threads)
+    loaded = start(bundle, engine=engine, precision=exact, threads=threads)
     classes = require_head(loaded.manifest.heads, SegmentationHead).classes
     if target.form == "png" and len(classes) > VOID_BYTE:
         raise UsageError(

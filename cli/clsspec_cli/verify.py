@@ -87,11 +87,14 @@ def _verify_bundle(bundle: str | None) -> None:
     for task in uncovered_heads(opened):
         print(f"head for {task}: not compared: {REFERENCE} had no room for what it takes")
     if find_spec("onnxruntime") is not None:
-        from clsspec_export.audit import audit
+        from clsspec_export.audit import audit, audit_variant
 
+        architecture = opened.manifest.architecture
         try:
-            audit(opened.graph, opened.manifest.architecture)
-            print("products: those of the architecture, in our graph and after optimisation")
+            audit(opened.graph, architecture)
+            for variant in opened.manifest.variants:
+                audit_variant(opened.path, variant, architecture)
+            print("products: those of the architecture, in our graphs and after optimisation")
         except ExportError as error:
             print(f"products: FAILED: {error}")
             failed.append("products")

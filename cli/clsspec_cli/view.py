@@ -11,6 +11,7 @@ from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.destination import destination
 from clsspec_cli.pictures import image_limits, network_size, predict_files
+from clsspec_cli.precision import settled
 from clsspec_serve.choices import Policy
 from clsspec_serve.errors import UsageError
 
@@ -121,7 +122,8 @@ def view(
     for path in target.paths:
         require_writable(path)
     bundle = chosen_bundle(model)
-    loaded = start(bundle, engine=engine, precision=precision, threads=threads)
+    engine, exact = settled(bundle, engine, precision, threads=threads)
+    loaded = start(bundle, engine=engine, precision=exact, threads=threads)
     heads = loaded.manifest.heads
     asked["tasks"] = ("patches", *(head.task for head in heads if head.task in SHOWN))
     (patches,) = select_outputs(loaded.manifest.outputs, ("patches",), chosen)

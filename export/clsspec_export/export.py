@@ -7,12 +7,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from clsspec_export.architectures import describe, specialized_name
-from clsspec_export.audit import audit
+from clsspec_export.audit import audit, audit_variant
 from clsspec_export.checkpoints.checkpoint import Checkpoint, Origin
 from clsspec_export.features import features
 from clsspec_export.graphs import write_graphs
 from clsspec_export.heads.graph import add_head
 from clsspec_export.heads.linear import LinearHead
+from clsspec_export.lower import require_pictures
+from clsspec_export.measuring import measure_all
 from clsspec_export.model_card import CARD, model_card
 from clsspec_export.reference import Reference, shrink
 from clsspec_export.samples import check_inputs
@@ -30,13 +32,12 @@ from clsspec_serve.bundle import (
     new_bundle,
     write_manifest,
 )
-from clsspec_serve.choices import EngineName
-from clsspec_serve.engines.select import installed_engines, package_version, running_engines
-from clsspec_serve.errors import ExportError, UsageError
+from clsspec_serve.choices import Precision
+from clsspec_serve.engines.select import installed_engines, package_version
+from clsspec_serve.errors import UsageError
 from clsspec_serve.layers import Layer
-from clsspec_serve.loading import start
-from clsspec_serve.manifest import Architecture, Manifest, Parity, Provenance
-from clsspec_serve.parity import Difference, Sample, run_sample, save_samples
+from clsspec_serve.manifest import Architecture, Manifest, Provenance
+from clsspec_serve.parity import save_samples
 
 LICENCE = "LICENSE"
 
@@ -76,26 +77,32 @@ def export_bundle(
     *,
     layers: Sequence[Layer] = (),
     heads: Sequence[LinearHead] = (),
+    precisions: Sequence[Precision] = (),
+    pictures: Sequence[Path] = (),
     replace: bool = False,
     report: Report = lambda message: None,
 ) -> Manifest:
     """Write a bundle to `destination`, checked before it appears there.
 
-    `layers` are put out beside the last one, and so is what `heads` take.
+    `layers` are put out beside the last one, and so is what `heads` take. `precisions` below fp32
+    get graphs of their own; `pictures` are what int8 is calibrated on.
 
     Raises `ExportError` saying what differed by how much when the parity or the audit fails,
-    `OutputError` when the folder cannot be written; nothing is left behind then.
+    `UsageError` for a precision that has no graph, `OutputError` when the folder cannot be written;
+    nothing is left behind then.
     """
+    require_pictures(precisions, pictures)
     architecture = architecture_of(checkpoint)
     inputs = (output for head in heads for output in head.description.inputs)
     outputs = features(architecture, layers, inputs)
     with new_bundle(destination, replace=replace) as folder:
         report("writing the graphs")
-        variants = write_graphs(checkpoint, outputs, folder)
+        variants = write_graphs(checkpoint, outputs, folder, precisions, pictures)
 
         report("auditing the products of the graphs")
-        for graph in (GRAPH, *(variant.graph for variant in variants)):
-            audit(folder / graph, architecture)
+        audit(folder / GRAPH, architecture)
+        for variant in variants:
+            audit_variant(folder, variant, architecture)
         for head in heads:
             add_head(head, architecture, folder)
 
@@ -118,52 +125,16 @@ def export_bundle(
         for pixels in check_inputs(checkpoint.preprocessing, architecture.patch_size):
             report(f"PyTorch's features at {pixels.shape[2]}x{pixels.shape[3]}")
             samples.append(reference.sample(pixels))
-        parity = []
-        for engine in running_engines():
-            report(f"parity of {engine}")
-            parity.append(measure(Bundle(folder, manifest), engine, samples))
+        parity = measure_all(Bundle(folder, manifest), samples, report)
         save_samples(shrink(samples[1:]), folder / REFERENCE)
 
-        manifest = manifest.model_copy(update={"parity": tuple(parity)})
+        manifest = manifest.model_copy(update={"parity": parity})
         (folder / CARD).write_text(model_card(manifest), encoding="utf-8")
         if origin.licence_text is not None:
             (folder / LICENCE).write_text(origin.licence_text, encoding="utf-8")
         manifest = manifest.model_copy(update={"files": describe_folder(folder)})
         write_manifest(folder, manifest)
     return manifest
-
-
-def measure(bundle: Bundle, engine: EngineName, samples: Sequence[Sample]) -> Parity:
-    """The worst difference of [CLS], of patches and of each head over all samples, fp32.
-
-    Raises `ExportError` naming the first output and size that is beyond the tolerance.
-    """
-    model = start(bundle, engine=engine)
-    kinds = {output.name: output.kind for output in bundle.manifest.outputs}
-    tasks = [head.task for head in bundle.manifest.heads]
-    worst: dict[str, float] = dict.fromkeys(("cls", "patches", *tasks), 0.0)
-    agreements = []
-    for sample in samples:
-        for difference in run_sample(model, sample):
-            _require(difference, engine)
-            kind = kinds.get(difference.output, difference.output)
-            worst[kind] = max(worst[kind], difference.relative)
-            if kind == "segment":
-                agreements.append(difference.agreement)
-    return Parity(
-        engine=engine,
-        precision="fp32",
-        sizes=tuple(sample.size for sample in samples),
-        cls=worst["cls"],
-        patches=worst["patches"],
-        heads={task: worst[task] for task in tasks},
-        mask_agreement=min(agreements, default=None),
-    )
-
-
-def _require(difference: Difference, engine: str) -> None:
-    if not difference.within("fp32"):
-        raise ExportError(f"{engine} differs from PyTorch; {difference.describe('fp32')}")
 
 
 def _provenance(checkpoint: Checkpoint, origin: Origin) -> Provenance:

@@ -48,7 +48,7 @@ def fits_tables(model: ViT) -> bool:
 def _normed(norm: nn.Module, x: Tensor, own: Tensor) -> Tensor:
     if not isinstance(norm, Split):
         return norm(x)
-    cls, patch = norm.cls, norm.patch
+    cls, patch = (cast(nn.LayerNorm, each) for each in (norm.cls, norm.patch))
     x = functional.layer_norm(x, cls.normalized_shape, eps=cls.eps)
     return x * torch.where(own, cls.weight, patch.weight) + torch.where(own, cls.bias, patch.bias)
 
@@ -56,4 +56,5 @@ def _normed(norm: nn.Module, x: Tensor, own: Tensor) -> Tensor:
 def _scaled(scale: nn.Module, x: Tensor, own: Tensor) -> Tensor:
     if not isinstance(scale, Split):
         return scale(x)
-    return x * torch.where(own, scale.cls.gamma, scale.patch.gamma)
+    cls, patch = (cast(LayerScale, each) for each in (scale.cls, scale.patch))
+    return x * torch.where(own, cls.gamma, patch.gamma)

@@ -1,0 +1,44 @@
+"""A backbone whose products are computed in half precision, as PyTorch's autocast does it.
+
+Weights of products and what goes into them, attention included, are bf16 or fp16. The residual
+stream, norms and LayerScale stay float32, as DINOv2's few large tokens are beyond fp16, and so do
+the outputs. TensorRT takes the precision from the graph alone.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clsspec_export.backbone import Backbone
+from clsspec_serve.choices import Precision
+
+DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class HalfLinear(nn.Module):
+    """`(..., in)` of any type to `(..., out)` in the weight's."""
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.in_features = layer.in_features
+        self.weight = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
+        self.bias = (
+            None if layer.bias is None else nn.Parameter(layer.bias.to(dtype), requires_grad=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+def in_half(backbone: Backbone, precision: Precision) -> Backbone:
+    """A copy that computes its products in `bf16` or `fp16`."""
+    half = copy.deepcopy(backbone)
+    for module in [*half.modules()]:
+        for name, layer in [*module.named_children()]:
+            if isinstance(layer, nn.Linear):
+                setattr(module, name, HalfLinear(layer, DTYPES[precision]))
+    return half
