@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from clsspec_serve.bench.product_graph import INPUT, OUTPUT, Shape, product_graph
-from clsspec_serve.choices import EngineName
+from clsspec_serve.choices import EngineName, Precision
 from clsspec_serve.engines.gpus import Gpu
 from clsspec_serve.engines.protocol import Engine, here
 from clsspec_serve.manifest import Architecture
@@ -41,18 +41,20 @@ def fastest_products(
     load: Load,
     architecture: Architecture,
     rows: int,
+    precision: Precision = "fp32",
     *,
     gpu: Gpu | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Products | None:
     """Try squares and the widths of the model's own MLP, at `rows` tokens in a batch.
 
-    `load` gives the engine for a graph, at the precision that the ceiling is for. None where it
-    runs elsewhere than on `gpu`, None for the CPU. Raises `EngineError` when it cannot run.
+    `load` gives the engine for a graph, at the precision that the ceiling is for; `precision` is
+    the graph's. None where it runs elsewhere than on `gpu`, None for the CPU. Raises `EngineError`
+    when it cannot run.
     """
     found = []
     for shape in (own_shape(architecture, rows), *(Shape(side, side, side) for side in SQUARES)):
-        loaded = _loaded(load, shape)
+        loaded = _loaded(load, shape, precision)
         if getattr(loaded, "gpu", None) != gpu:  # engines on the CPU have no such word
             return None
         products = Products(engine, shape, _run(loaded))
@@ -69,10 +71,10 @@ def own_shape(architecture: Architecture, rows: int) -> Shape:
     return Shape(min(rows, MOST_ROWS), width, hidden)
 
 
-def _loaded(load: Load, shape: Shape) -> Engine:
+def _loaded(load: Load, shape: Shape, precision: Precision) -> Engine:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "products.onnx"
-        file.write_bytes(product_graph(shape))
+        file.write_bytes(product_graph(shape, precision))
         return load(file)
 
 

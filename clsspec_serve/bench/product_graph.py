@@ -1,8 +1,4 @@
-"""An ONNX graph of nothing but matrix products, written here byte by byte.
-
-The package that writes ONNX files is only in `[export]`, and this graph is four kinds of nodes. It
-is protobuf, whose fields' numbers are those of `onnx.proto`
-(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
+"""An ONNX graph of nothing but matrix products.
 
 Weights are constants of the file, as those of a model are: engines lay constants out for their
 kernels when they load a graph, and a product of two inputs would be slower than what the machine
@@ -17,11 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clsspec_serve.bench.onnx_bytes import model, node, tensor, value
+from clsspec_serve.choices import Precision
+
 INPUT, OUTPUT = "scale", "largest"
 
-_IR_VERSION, _OPSET = 10, 18
-_FLOAT = 1
 _PAIRS = 4
+_STEPS = 127 / 4
+"""Of int8 for one standard deviation: what is beyond four of them is cut off."""
 
 
 class Shape(NamedTuple):
@@ -40,73 +39,70 @@ class Shape(NamedTuple):
         return "x".join(str(side) for side in self)
 
 
-def product_graph(shape: Shape) -> bytes:
+def product_graph(shape: Shape, precision: Precision = "fp32") -> bytes:
     """The file: `scale (1,) float32` → `largest (1, 1) float32`, at most 2 GB.
 
     `largest` is the maximum of `scale * X · A · B · A · B · A · B · A · B`, which stays of the
-    order of one: the entries of X have variance 1, those of A and B 1 / their rows.
+    order of one: the entries of X have variance 1, those of A and B 1 / their rows. In fp16 and
+    bf16 the products take and give that; in int8 they take it, quantized as in a bundle's graph.
     """
     generator = np.random.default_rng(0)
 
-    def matrix(name: str, rows: int, columns: int, scale: float) -> bytes:
-        values = generator.standard_normal((rows, columns), dtype=np.float32)
-        return _tensor(name, values * np.float32(scale))
+    def matrix(rows: int, columns: int) -> NDArray[np.float32]:
+        return generator.standard_normal((rows, columns), dtype=np.float32)
 
-    weights = [
-        matrix("X", shape.rows, shape.width, 1),
-        matrix("A", shape.width, shape.hidden, shape.width**-0.5),
-        matrix("B", shape.hidden, shape.width, shape.hidden**-0.5),
-    ]
-    nodes = [_node("Mul", ("X", INPUT), "0")]
-    for index in range(2 * _PAIRS):
-        nodes.append(_node("MatMul", (str(index), "AB"[index % 2]), str(index + 1)))
-    nodes.append(_node("ReduceMax", (str(2 * _PAIRS),), OUTPUT))
-    graph = b"".join(
-        [
-            *(_bytes(1, node) for node in nodes),
-            _text(2, "products"),
-            *(_bytes(5, weight) for weight in weights),
-            _bytes(11, _value(INPUT, (1,))),
-            _bytes(12, _value(OUTPUT, (1, 1))),
-        ]
+    x = matrix(shape.rows, shape.width)
+    a = matrix(shape.width, shape.hidden)
+    b = matrix(shape.hidden, shape.width)
+    parts = _quantized(a, b) if precision == "int8" else _plain(a, b, precision)
+    nodes = [node("Mul", ("X", INPUT), "x")]
+    ends = [node("ReduceMax", ("y",), OUTPUT)]
+    return model(
+        [*nodes, *parts[0], *ends],
+        [tensor("X", x), *parts[1]],
+        value(INPUT, (1,)),
+        value(OUTPUT, (1, 1)),
+        "products",
     )
-    opset = _text(1, "") + _number(2, _OPSET)
-    return _number(1, _IR_VERSION) + _bytes(7, graph) + _bytes(8, opset)
 
 
-def _node(operator: str, inputs: tuple[str, ...], output: str) -> bytes:
-    names = b"".join(_text(1, name) for name in inputs)
-    return names + _text(2, output) + _text(4, operator)
+Parts = tuple[list[bytes], list[bytes]]
+"""Nodes from `x` to `y`, and their constants."""
 
 
-def _tensor(name: str, values: NDArray[np.float32]) -> bytes:
-    sides = b"".join(_number(1, side) for side in values.shape)
-    content = values.astype("<f4").tobytes()
-    return sides + _number(2, _FLOAT) + _text(8, name) + _bytes(9, content)
+def _plain(a: NDArray[np.float32], b: NDArray[np.float32], precision: Precision) -> Parts:
+    weights = [
+        tensor(name, weight * np.float32(len(weight) ** -0.5), precision)
+        for name, weight in (("A", a), ("B", b))
+    ]
+    last = 2 * _PAIRS
+    if precision == "fp32":
+        names = ["x", *map(str, range(1, last)), "y"]
+    else:
+        names = [str(index) for index in range(last + 1)]
+    nodes = [
+        node("MatMul", (names[index], "AB"[index % 2]), names[index + 1]) for index in range(last)
+    ]
+    if precision != "fp32":
+        nodes.insert(0, node("Cast", ("x",), "0", to=precision))
+        nodes.append(node("Cast", (str(last),), "y", to="fp32"))
+    return nodes, weights
 
 
-def _value(name: str, shape: tuple[int, ...]) -> bytes:
-    sides = b"".join(_bytes(1, _number(1, side)) for side in shape)
-    tensor = _number(1, _FLOAT) + _bytes(2, sides)
-    return _text(1, name) + _bytes(2, _bytes(1, tensor))
-
-
-def _text(field: int, value: str) -> bytes:
-    return _bytes(field, value.encode())
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth says that more follow."""
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*groups, value])
+def _quantized(a: NDArray[np.float32], b: NDArray[np.float32]) -> Parts:
+    """What goes into a product is quantized and brought back, and so are the weights."""
+    weights = [tensor("zero", np.zeros((), np.float32), "int8")]
+    weights.append(tensor("step", np.array(1 / _STEPS, np.float32)))
+    nodes = []
+    for name, weight in (("A", a), ("B", b)):
+        steps = np.clip(np.rint(weight * _STEPS), -127, 127)
+        scale = np.array(len(weight) ** -0.5 / _STEPS, np.float32)
+        weights += [tensor(f"{name}8", steps, "int8"), tensor(f"{name}step", scale)]
+        nodes.append(node("DequantizeLinear", (f"{name}8", f"{name}step", "zero"), name))
+    names = ["x", *map(str, range(1, 2 * _PAIRS)), "y"]
+    for index in range(2 * _PAIRS):
+        whole, back = f"{index}.int8", f"{index}.back"
+        nodes.append(node("QuantizeLinear", (names[index], "step", "zero"), whole))
+        nodes.append(node("DequantizeLinear", (whole, "step", "zero"), back))
+        nodes.append(node("MatMul", (back, "AB"[index % 2]), names[index + 1]))
+    return nodes, weights

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from clsspec_serve.bench.product_graph import Shape, product_graph
-from clsspec_serve.choices import EngineName
+from clsspec_serve.choices import EngineName, Precision
 from clsspec_serve.engines.protocol import here
 from clsspec_serve.engines.select import load_engine
 
@@ -53,6 +53,44 @@ def test_engines_compute_all_of_it(engine: EngineName, tmp_path: Path) -> None:
         found = loaded.run({"scale": np.array([scale], np.float32)}, ["largest"])["largest"]
         assert found.shape == (1, 1)
         assert here(found).item() == pytest.approx(expected, rel=1e-4)
+
+
+OPERATORS = {
+    "fp16": ["Mul", "Cast", *["MatMul"] * 8, "Cast", "ReduceMax"],
+    "bf16": ["Mul", "Cast", *["MatMul"] * 8, "Cast", "ReduceMax"],
+    "int8": [
+        "Mul",
+        *["DequantizeLinear"] * 2,
+        *["QuantizeLinear", "DequantizeLinear", "MatMul"] * 8,
+        "ReduceMax",
+    ],
+}
+ENGINES: dict[str, EngineName] = {"fp16": "onnxruntime", "bf16": "openvino", "int8": "openvino"}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_below_fp32_all_products_take_that(precision: Precision, tmp_path: Path) -> None:
+    content = product_graph(SHAPE, precision)
+    model = onnx.load_from_string(content)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == OPERATORS[precision]
+    kind = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}.get(
+        precision, onnx.TensorProto.INT8
+    )
+    large = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 2]
+    assert [tensor.data_type for tensor in large] == [onnx.TensorProto.FLOAT, kind, kind]
+    (tmp_path / "products.onnx").write_bytes(content)
+    loaded = load_engine(
+        tmp_path / "products.onnx",
+        engine=ENGINES[precision],
+        precision="int8" if precision == "int8" else "fp32",
+    )
+    given = {"scale": np.ones(1, np.float32)}
+    whole = onnx.load_from_string(product_graph(SHAPE)).graph.initializer
+    x, a, b = (numpy_helper.to_array(tensor).astype(np.float64) for tensor in whole)
+    expected = (x @ np.linalg.matrix_power(a @ b, 4)).max()
+    found = here(loaded.run(given, ["largest"])["largest"]).item()
+    assert found == pytest.approx(expected, rel=0.001 if precision == "fp16" else 0.04)
 
 
 def test_values_stay_of_the_order_of_one() -> None:
