@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# What `make test-gpu` installs: gpu, or tensorrt, which has gpu in it.
+EXTRA ?= gpu
+BATCHES := 1,8,64
 
 .PHONY: dev demo test test-gpu check docs stress bench clean
 
@@ -17,9 +20,10 @@ demo: $(VENV)/.demo  ## features, mask and depth of a photograph, from the model
 test: $(VENV)/.dev  ## every test
 	$(BIN)/pytest -n auto
 
-test-gpu: .venv-gpu/.dev  ## with an NVIDIA GPU: exactness and speed there, as a report
+test-gpu: .venv-gpu/.$(EXTRA)  ## with an NVIDIA GPU: exactness and speed there, as a report; EXTRA=tensorrt has that, too
 	.venv-gpu/bin/pytest -q -rs tests/gpu
-	.venv-gpu/bin/clsspec bench --engine cuda --batch-size 1,8,64
+	.venv-gpu/bin/clsspec bench --engine cuda --batch-size $(BATCHES)
+	$(if $(filter tensorrt,$(EXTRA)),.venv-gpu/bin/clsspec bench --engine tensorrt --batch-size $(BATCHES))
 
 check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check
@@ -51,8 +55,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	touch $@
 
 # Apart, as onnxruntime and onnxruntime-gpu overwrite each other's files.
-.venv-gpu/.dev: pyproject.toml constraints.txt
+.venv-gpu/.$(EXTRA): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-e ".[gpu,export,dataset]" pytest scikit-image webdataset
+		-e ".[$(EXTRA),export,dataset]" pytest scikit-image webdataset
 	touch $@

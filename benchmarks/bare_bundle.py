@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from clsspec_export.checkpoints.checkpoint import Checkpoint
@@ -9,11 +10,20 @@ from clsspec_export.export import architecture_of
 from clsspec_export.features import features
 from clsspec_export.graphs import write_graphs
 from clsspec_serve.bundle import Bundle
+from clsspec_serve.choices import Precision
 from clsspec_serve.manifest import Manifest, Provenance
 
 
-def write_bare_bundle(checkpoint: Checkpoint, folder: Path) -> Bundle:
-    """Write the backbone to an existing folder, with [CLS] and patches of the last layer."""
+def write_bare_bundle(
+    checkpoint: Checkpoint,
+    folder: Path,
+    precisions: Sequence[Precision] = (),
+    pictures: Sequence[Path] = (),
+) -> Bundle:
+    """Write the backbone to an existing folder, with [CLS] and patches of the last layer.
+
+    `precisions`, `pictures`: as of `write_graphs`.
+    """
     architecture = architecture_of(checkpoint)
     manifest = Manifest(
         name=checkpoint.architecture,
@@ -27,5 +37,5 @@ def write_bare_bundle(checkpoint: Checkpoint, folder: Path) -> Bundle:
         parity=(),
         files={},
     )
-    variants = write_graphs(checkpoint, manifest.outputs, folder)
+    variants = write_graphs(checkpoint, manifest.outputs, folder, precisions, pictures)
     return Bundle(folder, manifest.model_copy(update={"variants": variants}))

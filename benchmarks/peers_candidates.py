@@ -6,10 +6,12 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import openvino
 import torch
 import transformers
 from bare_bundle import write_bare_bundle
@@ -30,6 +32,7 @@ from clsspec_serve.loading import start
 
 BASE = "timm fp32"
 OURS = "clsspec, "
+SAMPLES = Path(str(files("clsspec_export"))) / "photographs"
 
 FloatArray = NDArray[np.float32]
 
@@ -109,16 +112,29 @@ def dinov2(model: ViT, size: int) -> nn.Module:
 
 def onnx_session(model: ViT, batch: Batch, path: Path) -> Forward:
     """As the tutorials of PyTorch and of ONNX Runtime do it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.onnx's own use of deprecated interfaces
-        torch.onnx.export(Tokens(model), (batch.normalised,), path, dynamo=True, verbose=False)
+    export(model, batch, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: batch.normalised.numpy()})
 
 
+def openvino_request(model: ViT, batch: Batch, path: Path) -> Forward:
+    """As OpenVINO's guide does it: the precision is what it chooses for the CPU."""
+    export(model, batch, path)
+    request = openvino.compile_model(path, "CPU").create_infer_request()
+    return lambda batch: [request.infer([batch.normalised.numpy()])[0]]
+
+
+def export(model: ViT, batch: Batch, path: Path) -> None:
+    """Write timm's model as PyTorch's tutorial does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.onnx's own use of deprecated interfaces
+        torch.onnx.export(Tokens(model), (batch.normalised,), path, dynamo=True, verbose=False)
+
+
 def write_bundle(model: ViT, name: str, folder: Path) -> Bundle:
-    """With the weights of timm's model."""
+    """With the weights of timm's model; int8 is calibrated on the photographs of the export."""
+    photographs = sorted(SAMPLES.glob("*.jpg"))
     plain = specialize(copy.deepcopy(model), PLAIN)
     position, table = timm_position(plain)
     checkpoint = Checkpoint(
@@ -129,7 +145,7 @@ def write_bundle(model: ViT, name: str, folder: Path) -> Bundle:
         table=table,
         preprocessing=from_timm(plain),
     )
-    return write_bare_bundle(checkpoint, folder)
+    return write_bare_bundle(checkpoint, folder, ["int8"], photographs)
 
 
 def our_tokens(found: dict[str, FloatArray]) -> FloatArray:
@@ -164,6 +180,11 @@ def candidates(model: ViT, bundle: Bundle, batch: Batch, folder: Path) -> Iterat
     yield Candidate(
         "ONNX Runtime fp32",
         lambda: onnx_session(model, batch, folder / f"{len(batch.pixels)}.onnx"),
+        lambda found: found[0],
+    )
+    yield Candidate(
+        "OpenVINO, its own choice",
+        lambda: openvino_request(model, batch, folder / f"{len(batch.pixels)}.onnx"),
         lambda found: found[0],
     )
     for runner in runners(bundle.manifest, None, None):

@@ -23,6 +23,8 @@ GRAPH = "model.onnx"
 HEADS = "heads"
 POSITION = "position.npy"
 REFERENCE = "reference.npz"
+PLANS = "engines"
+"""TensorRT's plans, which are this machine's and no part of the bundle."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,14 @@ def describe(file: Path) -> File:
 
 
 def describe_folder(folder: Path) -> dict[str, File]:
-    """Every file below a folder but the manifest, by POSIX path, in order."""
+    """Every file below a folder but the manifest and plans, by POSIX path, in order."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    named = {file.relative_to(folder).as_posix(): file for file in files}
-    return {name: describe(file) for name, file in named.items() if name != MANIFEST}
+    named = {file.relative_to(folder): file for file in files}
+    return {
+        path.as_posix(): describe(file)
+        for path, file in named.items()
+        if path.parts[0] not in (MANIFEST, PLANS)
+    }
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-EngineName = Literal["cuda", "onnxruntime", "openvino"]
-EngineChoice = Literal["auto", "cuda", "onnxruntime", "openvino"]
+EngineName = Literal["cuda", "onnxruntime", "openvino", "tensorrt"]
+EngineChoice = Literal["auto", "cuda", "onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Storage = Literal["fp32", "fp16"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from clsspec_serve.bundle import PLANS
 from clsspec_serve.errors import SourceError, UsageError
 
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
@@ -45,7 +46,8 @@ def snapshot(ref: HubRef, allow_patterns: Sequence[str] | None = None) -> Path:
     """Bring the files that match a pattern into the Hub's own cache and return their folder.
 
     Cache, resuming and hashes are huggingface_hub's, and so are HF_HOME, HF_ENDPOINT, HF_TOKEN and
-    HF_HUB_OFFLINE. What is cached already is also found without a network.
+    HF_HUB_OFFLINE. What is cached already is also found without a network. Plans of TensorRT, which
+    are native code, are not brought.
 
     Raises SourceError, whose message says what to do instead.
     """
@@ -54,7 +56,12 @@ def snapshot(ref: HubRef, allow_patterns: Sequence[str] | None = None) -> Path:
     patterns = None if allow_patterns is None else list(allow_patterns)
     try:
         folder = Path(
-            snapshot_download(ref.owner_name, revision=ref.revision, allow_patterns=patterns)
+            snapshot_download(
+                ref.owner_name,
+                revision=ref.revision,
+                allow_patterns=patterns,
+                ignore_patterns=[f"{PLANS}/*"],
+            )
         )
     # Its own errors, those of its HTTP library (httpx or httpx2, by version), xet's and the disk's
     # have no ancestor in common.

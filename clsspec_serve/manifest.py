@@ -31,6 +31,7 @@ OF_FP32: dict[EngineName, tuple[Precision, ...]] = {
     "cuda": ("fp32",),
     "onnxruntime": ("fp32",),
     "openvino": ("fp32", "bf16"),
+    "tensorrt": ("fp32",),
 }
 """What an engine makes of a graph in fp32; other precisions take graphs of their own."""
 
@@ -156,6 +157,11 @@ class Variant(Strict):
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
     calibration: Sentence | None = None
 
+    def summary(self) -> str:
+        """What runs it, in words."""
+        words = f"{' and '.join(self.precisions)} on {' and '.join(self.engines)}"
+        return words if self.calibration is None else f"{words}, with {self.calibration}"
+
 
 class Parity(Strict):
     """Largest difference to the PyTorch model, relative to its largest value, at export.
@@ -177,7 +183,10 @@ class Parity(Strict):
     def summary(self) -> str:
         """The differences in words."""
         parts = [("[CLS]", self.cls), ("patches", self.patches), *self.heads.items()]
-        return ", ".join(f"{name} {value:.1e}" for name, value in parts)
+        words = ", ".join(f"{name} {value:.1e}" for name, value in parts)
+        if self.precision == "fp32" or self.cosine is None:
+            return words
+        return f"{words}; lowest cosine {self.cosine:.6f}"
 
 
 class Manifest(Strict):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clsspec_serve.bundle import REFERENCE, Bundle
 from clsspec_serve.choices import EngineName, HeadTask, Precision
-from clsspec_serve.engines.select import choose_engine, running_engines
+from clsspec_serve.engines.select import choose_engine, running_engines, tensorrt_runs
 from clsspec_serve.errors import BundleError, EngineError
 from clsspec_serve.loading import build
 from clsspec_serve.parity import Difference, reference_samples, run_sample
@@ -36,10 +36,12 @@ def uncovered_heads(bundle: Bundle) -> list[HeadTask]:
 def verify_engines(bundle: Bundle) -> list[EngineReport]:
     """Run every engine of this machine on the bundle's own samples.
 
-    At every precision that it has of the bundle.
+    At every precision that it has of the bundle; TensorRT builds plans that are lacking.
     Raises `EngineError` when no engine is installed, `BundleError` without samples.
     """
     engines = running_engines()
+    if tensorrt_runs():
+        engines.append("tensorrt")
     if not engines:
         choose_engine("auto", "fp32")  # which says what to install
     samples = list(reference_samples(bundle))
@@ -51,7 +53,7 @@ def verify_engines(bundle: Bundle) -> list[EngineReport]:
     for name in engines:
         for precision in bundle.manifest.precisions(name):
             try:
-                model = build(bundle, engine=name, precision=precision)
+                model = build(bundle, engine=name, precision=precision, sizes=len(samples))
                 found = [d for sample in samples for d in run_sample(model, sample)]
                 reports.append(EngineReport(name, precision, tuple(found)))
             except EngineError as error:

@@ -3,7 +3,8 @@
 Its plans hold the graph, and what they were built for: another version, another architecture, or a
 shape outside of the profile is refused, and only the log says why. What a GPU would not notice is
 kept among the misuses of `standins/cuda_runtime.py`. Names, members and numbers of enumerations are
-those of the bindings 10.16.1 and 11.4.0.
+those of the bindings 10.16.1 and 11.4.0. In a process of its own, `standins/tensorrt_gpus` on the
+path has the same effect from its beginning.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import json
 import sys
 from collections.abc import Callable
 from enum import IntEnum
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from standins.cuda_runtime import CudaRuntime
 from standins.tensorrt_engine import Runtime
 from standins.tensorrt_words import (
@@ -34,6 +37,7 @@ from standins.tensorrt_words import (
 )
 
 from clsspec_serve.engines import gpus as gpus_module
+from clsspec_serve.engines import select
 from clsspec_serve.engines.gpus import Gpu
 
 VERSIONS = ("10.16.1.11", "11.4.0.106")
@@ -157,10 +161,12 @@ class Double:
 
     `log`: what was built, loaded and run. `timed`: of each build, whether its kernels were not
     timed before. `networks`: all that were created. `cannot_build`: why it builds nothing. `slow`:
-    called within each build. `contexts`: execution contexts that there is still room for.
-    `starts`: whether CUDA does. `profiles`: whether any is valid.
+    called within each build. `spoil`: what its kernels make of right outputs. `contexts`: execution
+    contexts that there is still room for. `starts`: whether CUDA does. `profiles`: whether any is
+    valid.
     """
 
+    __spec__ = ModuleSpec("tensorrt", None)  # who looks for a module asks for it
     ILogger = ILogger
     DataType = DataType
     TensorIOMode = TensorIOMode
@@ -175,6 +181,7 @@ class Double:
         self.log: list[str] = []
         self.cannot_build = ""
         self.slow: Callable[[], None] = lambda: None
+        self.spoil: Callable[[NDArray[Any]], NDArray[Any]] = lambda value: value
         self.timed: list[bool] = []
         self.contexts = 1000
         self.starts = True
@@ -315,5 +322,13 @@ def install(
     double = Double(version, CudaRuntime([architecture, architecture]))
     put_module(sys.modules, "tensorrt", double)
     put_module(sys.modules, "cuda.bindings.runtime", double.cuda)
-    put(gpus_module, "gpus", lambda: GPUS)
+    for module in (gpus_module, select):
+        put(module, "gpus", lambda: GPUS)
+    found, distribution = select._found, select._distribution
+    put(select, "_found", lambda name: name.split(".")[0] in ("tensorrt", "cuda") or found(name))
+    put(
+        select,
+        "_distribution",
+        lambda name: version if name == "tensorrt-cu13" else distribution(name),
+    )
     return double

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clsspec_serve.choices import EngineChoice, EngineName, Precision
+from clsspec_serve.engines.gpus import ON_GPUS
 from clsspec_serve.errors import UsageError
 
 
@@ -13,8 +14,10 @@ def chosen_engine(engine: EngineChoice, precision: Precision, devices: str | Non
     if devices is None:
         return choose_engine(engine, precision)
     chosen = choose_engine("cuda" if engine == "auto" else engine, precision)
-    if chosen != "cuda":
-        raise UsageError(f"--devices are for --engine cuda; {chosen} runs on the CPU")
+    if chosen not in ON_GPUS:
+        raise UsageError(
+            f"--devices are for --engine {' and '.join(ON_GPUS)}; {chosen} runs on the CPU"
+        )
     return chosen
 
 
@@ -26,7 +29,7 @@ def chosen_devices(
     `devices`: indices, or `all`; the first GPU unless given. Without `replicas` there is one on
     each.
     """
-    if engine != "cuda":
+    if engine not in ON_GPUS:
         return [None] * (replicas or 1)
     places = _parsed("0" if devices is None else devices)
     count = replicas or len(places)

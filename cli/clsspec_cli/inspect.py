@@ -45,6 +45,7 @@ def inspect(bundle: options.BundleFolder = None, as_json: options.Json = False) 
         ("preprocessing", preprocessing.model_dump_json(exclude_none=True)),
         ("outputs", ", ".join(output.name for output in manifest.outputs)),
         *((f"head: {head.task}", head.summary()) for head in manifest.heads),
+        *((variant.graph, variant.summary()) for variant in manifest.variants),
         ("source", f"{provenance.source} ({provenance.format})"),
         ("licence", provenance.licence or "not stated by the source"),
     ]

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from clsspec_cli import options
 from clsspec_cli.devices import chosen_devices, chosen_engine
-from clsspec_serve.choices import EngineChoice, EngineName, Precision
+from clsspec_cli.precision import settled
+from clsspec_serve.choices import EngineChoice, EngineName, Precision, PrecisionChoice
+from clsspec_serve.engines.gpus import ON_GPUS
 from clsspec_serve.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +32,17 @@ class RunnerOptions:
     threads: int | None
     decoders: int | None
     readers: int
+
+    def settled(
+        self, bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice
+    ) -> tuple[EngineChoice, Precision]:
+        """The engine and precision to compute with; raises `UsageError` for `auto` on a cluster."""
+        if precision == "auto" and self.where == "ray":
+            raise UsageError(
+                "--precision auto measures this machine, which says nothing of a Ray cluster; "
+                "accepted with --runner ray are fp32, bf16, fp16 and int8"
+            )
+        return settled(bundle, engine, precision, threads=self.threads)
 
     def engine(self, engine: EngineChoice, precision: Precision) -> EngineName:
         """The one that all replicas have; of a cluster with GPUs `auto` is `cuda`."""
@@ -63,7 +76,7 @@ class RunnerOptions:
         """One replica, in this process, and how many there would be."""
         if self.where == "ray":
             cluster = self._on_ray(asked.engine)
-            device = 0 if asked.engine == "cuda" else None
+            device = 0 if asked.engine in ON_GPUS else None
             return self._here(bundle, asked, cluster.cpus, device), cluster.replicas
         devices = self._devices(asked)
         threads = self.threads if len(devices) == 1 else self._cores(len(devices))
@@ -87,6 +100,7 @@ class RunnerOptions:
             threads=threads,
             shared=True,
             device=device,
+            batch_size=asked.batch_size,
         )
         return Here(model, Threads(self.readers, self.decoders or threads or self._cores(1)))
 
@@ -94,7 +108,7 @@ class RunnerOptions:
         from clsspec_serve.dataset.runners.on_ray import OnRay, connect
 
         sizes = self.replicas, self.threads, self.decoders, self.readers
-        return OnRay.sized(connect(), *sizes, gpus=engine == "cuda")
+        return OnRay.sized(connect(), *sizes, gpus=engine in ON_GPUS)
 
     def _announced(self, cluster: OnRay) -> OnRay:
         from clsspec_serve.dataset.runners.on_ray import connect

@@ -14,6 +14,7 @@ import typer
 from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
 from clsspec_cli.devices import chosen_devices, chosen_engine
+from clsspec_cli.precision import settled
 from clsspec_serve.errors import UsageError
 
 Host = Annotated[
@@ -162,7 +163,9 @@ def serve(
         keys=keys,
         url_hosts=tuple(url_host or ()),
     )
-    chosen = chosen_engine(engine, precision, devices)
+    bundle = chosen_bundle(model)
+    engine, exact = settled(bundle, engine, precision, threads=threads)
+    chosen = chosen_engine(engine, exact, devices)
     places = chosen_devices(chosen, devices, replicas)
     each = threads or max((os.cpu_count() or 1) // len(places), 1)
     capacity = Capacity(
@@ -174,9 +177,16 @@ def serve(
         picture_patches=16 * max_patches,
         threads=max(each * len(places), 2),
     )
-    bundle = chosen_bundle(model)
     models = [
-        start(bundle, engine=chosen, precision=precision, threads=each, shared=True, device=place)
+        start(
+            bundle,
+            engine=chosen,
+            precision=exact,
+            threads=each,
+            shared=True,
+            device=place,
+            batch_size=batch_size,
+        )
         for place in places
     ]
     listener = listen(host, port)

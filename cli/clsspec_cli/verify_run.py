@@ -65,7 +65,13 @@ def _verify_sample(run: Run, records: dict[int, Record], sample: int, model: str
     asked = run.state.asked
     try:
         bundle = find_bundle(model or run.state.model)
-        started = start(bundle, engine=asked.engine, precision=asked.precision, shared=True)
+        started = start(
+            bundle,
+            engine=asked.engine,
+            precision=asked.precision,
+            shared=True,
+            batch_size=asked.batch_size,
+        )
     except ClsspecError as error:
         raise DatasetError(
             f"no picture can be computed again: {error}; --model names the model, --sample 0 "

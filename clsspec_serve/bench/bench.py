@@ -20,7 +20,7 @@ from clsspec_serve.bench.times import Times
 from clsspec_serve.bundle import Bundle
 from clsspec_serve.choices import EngineName, Precision
 from clsspec_serve.engines.protocol import Engine
-from clsspec_serve.engines.select import installed_engines, load_engine
+from clsspec_serve.engines.select import PRECISIONS, installed_engines, load_engine
 from clsspec_serve.errors import EngineError
 from clsspec_serve.layers import FEATURES
 from clsspec_serve.loading import build, start
@@ -82,9 +82,10 @@ def _measure(
 ) -> list[Row]:
     """All cases in common rounds, with the twin and with the products of every engine."""
     name, precision = runner
-    models = [start(bundle, engine=name, precision=precision, threads=threads)]
+    sizes = len(asked)
+    models = [start(bundle, engine=name, precision=precision, threads=threads, sizes=sizes)]
     if twin is not None:
-        models.append(build(twin, engine=name, precision=precision, threads=threads))
+        models.append(build(twin, engine=name, precision=precision, threads=threads, sizes=sizes))
     works: dict[Case | EngineName, list[Work]] = {
         case: [_forward(model, case) for model in models] for case in asked
     }
@@ -133,14 +134,16 @@ def _products(
     rows = max(case.rows(architecture) for case in asked)
     found = []
     for name in installed_engines():
-        if precision not in OF_FP32[name]:  # the products' graph is in fp32
+        # TensorRT would build a plan of each for minutes.
+        if name == "tensorrt" or precision not in PRECISIONS[name]:
             continue
 
         def load(graph: Path, engine: EngineName = name) -> Engine:
             return load_engine(graph, engine=engine, precision=precision, threads=threads)
 
         try:
-            products = fastest_products(name, load, architecture, rows, gpu=model.gpu)
+            written: Precision = "fp32" if precision in OF_FP32[name] else precision
+            products = fastest_products(name, load, architecture, rows, written, gpu=model.gpu)
         except EngineError:  # the report says why, where a model is to run there
             continue
         if products is not None:

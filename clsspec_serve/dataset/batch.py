@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clsspec_serve.bundle import Bundle
+from clsspec_serve.choices import EngineName
 from clsspec_serve.dataset.asked import Asked
 from clsspec_serve.dataset.calibrating import calibrated
 from clsspec_serve.dataset.codecs.calibration import Calibration
@@ -25,7 +26,7 @@ from clsspec_serve.dataset.sources.source import Source
 from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.vectors import has_vectors, write_vectors
 from clsspec_serve.dataset.words import counted, kinds_of
-from clsspec_serve.engines.select import choose_engine, why_no_cuda
+from clsspec_serve.engines.select import choose_engine, why_not
 from clsspec_serve.errors import DatasetError
 from clsspec_serve.loading import start
 from clsspec_serve.predictor import Model
@@ -157,11 +158,19 @@ def _model(bundle: Bundle, asked: Asked, runner: Runner) -> Model:
     if isinstance(runner, Here):
         return runner.model
     engine = asked.engine
-    if runner.gpu is not None and why_no_cuda() is not None:
+    on_gpu: EngineName = "tensorrt" if engine == "tensorrt" else "cuda"
+    if runner.gpu is not None and why_not(on_gpu) is not None:
         # A cluster's driver; what is found here is kept for all.
         engine = choose_engine("auto", asked.precision, gpus_here=False)
     device = runner.device if isinstance(runner, Processes) else None
-    return start(bundle, engine=engine, precision=asked.precision, shared=True, device=device)
+    return start(
+        bundle,
+        engine=engine,
+        precision=asked.precision,
+        shared=True,
+        device=device,
+        batch_size=asked.batch_size,
+    )
 
 
 def _from_anywhere(model: str | None) -> str | None:

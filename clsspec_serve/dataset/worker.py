@@ -63,6 +63,7 @@ class Worker:
             threads=resources.engine,
             shared=True,
             device=device,
+            batch_size=asked.batch_size,
         )
         self._pipeline = pipeline_of(run, model, resources.threads, preparation)
         self._stalls = Stalls(self._pipeline.times)

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from clsspec_serve.choices import EngineName
 from clsspec_serve.errors import EngineError
 
+ON_GPUS: tuple[EngineName, ...] = ("cuda", "tensorrt")
+"""The engines that run there; all others run on the CPU."""
 _DRIVER = "libcuda.so.1"
 
 

@@ -7,44 +7,61 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from clsspec_serve.choices import EngineChoice, EngineName, Precision
-from clsspec_serve.engines.gpus import gpus
+from clsspec_serve.engines.gpus import ON_GPUS, gpus
 from clsspec_serve.engines.protocol import Engine
 from clsspec_serve.errors import EngineError, UsageError
 
+if TYPE_CHECKING:
+    from clsspec_serve.engines.tensorrt.making import Accept
+
 LOG = logging.getLogger("clsspec.engine")
 
-_EXTRAS: dict[EngineName, str] = {"cuda": "gpu", "onnxruntime": "cpu", "openvino": "openvino"}
+_EXTRAS: dict[EngineName, str] = {
+    "cuda": "gpu",
+    "onnxruntime": "cpu",
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+}
 _PACKAGES: dict[EngineName, tuple[str, ...]] = {
     "cuda": ("onnxruntime-gpu",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt"),
 }
 _LIBRARIES: dict[EngineName, tuple[str, ...]] = {"cuda": ("nvidia-cublas", "nvidia-cudnn-cu13")}
 PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
     "cuda": ("fp32", "bf16", "fp16"),
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
+    "tensorrt": ("fp32", "bf16", "fp16"),
 }
 """What each engine can be asked for, of a bundle that has the graph (`Bundle.graph_for`); fp32 is
 the reference and the default of all."""
 
 
 def installed_engines() -> list[EngineName]:
-    """The engines that can be imported here, in the order in which `auto` prefers them."""
-    found: list[EngineName] = [name for name in _EXTRAS if find_spec(_module(name)) is not None]
-    return [name for name in found if name != "cuda" or package_version(name) is not None]
+    """The engines that can be imported here, in the order in which `auto` prefers them.
+
+    It never takes `tensorrt`, which is the last: that builds for minutes first.
+    """
+    return [name for name in _EXTRAS if _is_installed(name)]
 
 
 def running_engines() -> list[EngineName]:
-    """Those of them that run on this machine; logs why the one for GPUs does not."""
-    found = installed_engines()
-    if "cuda" in found and (reason := why_no_cuda()) is not None:
-        LOG.warning("engine: cuda is left out: %s", reason)
-        found.remove("cuda")
-    return found
+    """Those of them that run a graph as it is on this machine; logs why `cuda` does not.
+
+    `tensorrt` is not among them, as above: see `tensorrt_runs`.
+    """
+    found = [name for name in installed_engines() if name != "tensorrt"]
+    return [name for name in found if name != "cuda" or _runs(name)]
+
+
+def tensorrt_runs() -> bool:
+    """Whether plans can be built and run on this machine; logs why not where it is installed."""
+    return _is_installed("tensorrt") and _runs("tensorrt")
 
 
 def package_version(name: EngineName) -> str | None:
@@ -69,10 +86,10 @@ def choose_engine(
 ) -> EngineName:
     """The engine for a request; `auto` is the first installed one that has the precision.
 
-    It leaves out `cuda` where that cannot run, and logs why. `gpus_here`: whether it can, where
-    that is known already, as of a cluster. Raises `EngineError` naming the command that installs
-    what is missing, `UsageError` for words that name no engine or precision. The precision is never
-    lowered.
+    It leaves out `cuda` where that cannot run, and logs why, and `tensorrt` always. `gpus_here`:
+    whether `cuda` can run, where that is known already, as of a cluster. Raises `EngineError`
+    naming the command that installs what is missing, `UsageError` for words that name no engine or
+    precision. The precision is never lowered.
     """
     if engine not in get_args(EngineChoice) or precision not in get_args(Precision):
         raise UsageError(
@@ -92,10 +109,14 @@ def choose_engine(
             )
         return engine
     usable = [name for name in able if name in installed]
+    usable = [name for name in usable if name != "tensorrt"]
     if "cuda" in usable and not (_cuda_runs(usable) if gpus_here is None else gpus_here):
         usable.remove("cuda")
+        if not usable:
+            reason = why_not("cuda") if gpus_here is None else "there is no GPU"
+            raise EngineError(f"cuda is the only engine for {precision} here: {reason}")
     if not usable:
-        cheapest = next(name for name in able if name != "cuda")
+        cheapest = next((name for name in able if name not in ON_GPUS), able[0])
         raise EngineError(f"no engine for {precision} is installed; {_install(cheapest)}")
     return usable[0]
 
@@ -108,17 +129,33 @@ def load_engine(
     threads: int | None = None,
     shared: bool = False,
     device: int = 0,
+    batch_size: int = 8,
+    sizes: int = 4,
+    accept: Accept | None = None,
 ) -> Engine:
     """Load a graph with the engine that `choose_engine` names.
 
     `shared`: the process has other work for the cores, so waiting threads should leave them.
-    `device`: the index of the GPU, for an engine that runs on one.
+    `device`: the index of the GPU, for an engine that runs on one. The others are for `tensorrt`,
+    which makes plans for batches up to `batch_size` of so many `sizes`, and shows `accept` each
+    new one.
     """
     chosen = choose_engine(engine, precision)
     if chosen == "cuda":
         from clsspec_serve.engines.cuda import CudaEngine
 
         return CudaEngine(graph, precision=precision, device=device)
+    if chosen == "tensorrt":
+        from clsspec_serve.engines.tensorrt.engine import TensorRtEngine
+
+        return TensorRtEngine(
+            graph,
+            precision=precision,
+            device=device,
+            largest=batch_size,
+            sizes=sizes,
+            accept=accept,
+        )
     if chosen == "openvino":
         from clsspec_serve.engines.openvino import OpenVinoEngine
 
@@ -128,26 +165,50 @@ def load_engine(
     return OnnxRuntimeEngine(graph, precision=precision, threads=threads, shared=shared)
 
 
-def why_no_cuda() -> str | None:
-    """Why the engine for GPUs does not run on this machine, None where it does."""
+def why_not(engine: EngineName) -> str | None:
+    """Why an installed engine for GPUs does not run on this machine, None where it does."""
     try:
         gpus()
-        from clsspec_serve.engines.cuda import load_libraries
+        if engine == "tensorrt":
+            from clsspec_serve.engines.tensorrt.libraries import cuda_runtime, tensorrt
 
-        load_libraries()
+            tensorrt()
+            cuda_runtime()
+        else:
+            from clsspec_serve.engines.cuda import load_libraries
+
+            load_libraries()
     except EngineError as error:
         return str(error)
     return None
 
 
+def _runs(engine: EngineName) -> bool:
+    """Whether an engine for GPUs does, logged where it does not."""
+    reason = why_not(engine)
+    if reason is not None:
+        LOG.warning("engine: %s is left out: %s", engine, reason)
+    return reason is None
+
+
 def _cuda_runs(usable: list[EngineName]) -> bool:
     """Whether it does, and what is taken in its place and why, logged where it does not."""
-    reason, others = why_no_cuda(), [name for name in usable if name != "cuda"]
+    reason, others = why_not("cuda"), [name for name in usable if name != "cuda"]
     if reason is None:
         LOG.info("engine: cuda, on %s", gpus()[0])
     elif others:
         LOG.warning("engine: %s, on the CPU, as cuda does not run: %s", others[0], reason)
     return reason is None
+
+
+def _is_installed(name: EngineName) -> bool:
+    if name == "tensorrt" and not (_found("cuda") and _found("cuda.bindings")):
+        return False
+    return _found(_module(name)) and (name != "cuda" or package_version(name) is not None)
+
+
+def _found(module: str) -> bool:
+    return find_spec(module) is not None
 
 
 def _module(name: str) -> str:
@@ -163,7 +224,7 @@ def _distribution(name: str) -> str | None:
 
 def _install(engine: EngineName) -> str:
     words = f'pip install "clsspec-serve[{_EXTRAS[engine]}]"'
-    if engine == "cuda" and _distribution("onnxruntime"):
+    if engine in ON_GPUS and _distribution("onnxruntime"):
         words = f"pip uninstall --yes onnxruntime; {words}"
     return f"install it with: {words}"
 

@@ -52,7 +52,7 @@ def test_more_devices_than_replicas_contradict_each_other(monkeypatch: pytest.Mo
     ("options", "words"),
     [
         (("0",), "cuda is not installed; install it with: pip uninstall --yes onnxruntime; "),
-        (("0", "--engine", "openvino"), "--devices are for --engine cuda; openvino runs on the CP"),
+        (("0", "--engine", "openvino"), "--devices are for --engine cuda and tensorrt; openvino r"),
     ],
 )
 def test_devices_without_their_engine_are_refused(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from clsspec_serve.engines.gpus import driver_cuda, gpus
-from clsspec_serve.engines.select import installed_engines, package_version, why_no_cuda
+from clsspec_serve.engines.select import installed_engines, package_version, why_not
 
 Note = Callable[[str], None]
 NOTES = pytest.StashKey[list[str]]()
@@ -21,7 +21,7 @@ def no_gpu() -> str | None:
     """Why the tests cannot run here."""
     if "cuda" not in installed_engines():
         return "onnxruntime-gpu is not installed"
-    return why_no_cuda()
+    return why_not("cuda")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,7 +53,8 @@ def pytest_terminal_summary(
     terminalreporter.section("report")
     terminalreporter.write_line(
         f"- {places}; driver for CUDA {'.'.join(map(str, driver_cuda()))}; onnxruntime-gpu "
-        f"{package_version('cuda')}; Python {platform.python_version()}"
+        f"{package_version('cuda')}; TensorRT {package_version('tensorrt') or 'not installed'}; "
+        f"Python {platform.python_version()}"
     )
     for line in notes:
         terminalreporter.write_line(f"- {line}")

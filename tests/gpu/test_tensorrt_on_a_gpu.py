@@ -14,7 +14,7 @@ from clsspec_export.checkpoints.source import load_checkpoint
 from clsspec_export.export import export_bundle, lift
 from clsspec_serve import load
 from clsspec_serve.bundle import Bundle
-from clsspec_serve.choices import HeadTask
+from clsspec_serve.choices import HeadTask, Precision
 from clsspec_serve.engines.protocol import Engine, here
 from clsspec_serve.engines.tensorrt.engine import TensorRtEngine
 from clsspec_serve.engines.tensorrt.libraries import cuda_runtime, tensorrt
@@ -22,8 +22,10 @@ from clsspec_serve.engines.tensorrt.memory import pool_of
 from clsspec_serve.engines.tensorrt.plans import PlanManifest
 from clsspec_serve.engines.tensorrt.running import Plan
 from clsspec_serve.errors import EngineError
+from clsspec_serve.loading import build
 from clsspec_serve.models import find_bundle
 from clsspec_serve.parity import compare, reference_samples, run_sample
+from clsspec_serve.plans import build_plans
 from clsspec_serve.predictor import Model
 
 from .conftest import Note
@@ -57,7 +59,8 @@ def bundle(
             yield find_bundle(None)
             return
         checkpoint, origin = load_checkpoint(f"random:{request.param}")
-        export_bundle(lift(checkpoint), folder / request.param, origin)
+        halves: tuple[Precision, ...] = ("bf16", "fp16")
+        export_bundle(lift(checkpoint), folder / request.param, origin, precisions=halves)
         yield find_bundle(folder / request.param)
 
 
@@ -156,22 +159,48 @@ def test_threads_and_batches_give_the_same_bytes_each_time(bundle: Bundle, model
 def test_many_runs_take_no_more_memory(bundle: Bundle, model: Model, note: Note) -> None:
     cuda = cuda_runtime()
     pixels = blank(bundle, 8, (16, 16))
-    names = [output.name for output in bundle.manifest.outputs]
 
     def free() -> int:
         status, there, _ = cuda.cudaMemGetInfo()
         assert int(status) == 0
         return int(there)
 
-    model.features(pixels, names)
+    model.features(pixels, ["cls"])
     before = free()
+    note_speed(model, pixels, note)
+    assert free() >= before
+
+
+def note_speed(model: Model, pixels: Any, note: Note) -> None:
+    names = [output.name for output in model.manifest.outputs]
+    model.features(pixels, names)
     start = time.monotonic()
     for _ in range(100):
         model.features(pixels, names)
     speed = 100 * len(pixels) / (time.monotonic() - start)
     size = "x".join(map(str, pixels.shape[2:]))
-    note(f"TensorRT, {bundle.manifest.name}, fp32, {size}, batch 8: {speed:.0f} pictures/s")
-    assert free() >= before
+    name, precision = model.manifest.name, model.engine.precision
+    note(f"TensorRT, {name}, {precision}, {size}, batch {len(pixels)}: {speed:.0f} pictures/s")
+
+
+def test_every_plan_of_a_server_is_accepted_in_each_precision(bundle: Bundle, note: Note) -> None:
+    """The lines say how close each is, how much of it is half, how many attentions are fused."""
+    build_plans(bundle, report=lambda line: note(f"{bundle.manifest.name}: {line}"))
+
+
+def test_in_half_precision_it_is_close_to_pytorch_and_faster(bundle: Bundle, note: Note) -> None:
+    halves = [each for each in bundle.manifest.precisions("tensorrt") if each != "fp32"]
+    if not halves:
+        pytest.skip(f"{bundle.manifest.name} has no graph below fp32")
+    for precision in halves:
+        model = build(bundle, engine="tensorrt", precision=precision, sizes=8)
+        found = [each for sample in reference_samples(bundle) for each in run_sample(model, sample)]
+        worst = min(found, key=lambda difference: difference.cosine)
+        note(f"TensorRT, {bundle.manifest.name}, {precision}: {worst.describe(precision)}")
+        note_speed(model, blank(bundle, 8, (16, 16)), note)
+        assert all(each.within(precision) for each in found)
+        plans = engine_of(model).plans
+        assert all(plan.layers().half for plan in plans)
 
 
 def test_why_a_plan_is_refused_is_one_line(model: Model, note: Note) -> None:

@@ -60,6 +60,13 @@ def test_a_snapshot_holds_the_repositorys_files(hub: Hub) -> None:
     assert {name: (folder / name).read_bytes() for name in FILES} == FILES
 
 
+def test_plans_are_not_fetched_as_they_are_native_code(hub: Hub) -> None:
+    hub.add("facebook/tiny", FILES | {"engines/sm90-trt11/model.plan": b"code"})
+    folder = snapshot(REF)
+    assert hub.fetched() == sorted(FILES)
+    assert not (folder / "engines").exists()
+
+
 def test_only_files_that_match_a_pattern_are_fetched(hub: Hub) -> None:
     hub.add("facebook/tiny", FILES)
     folder = snapshot(REF, ["*.json", "*.safetensors"])

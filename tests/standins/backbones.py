@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ if TYPE_CHECKING:  # torch and timm take seconds to import; most tests need neit
     from clsspec_export.checkpoints.checkpoint import Checkpoint
     from clsspec_serve.bundle import Bundle
     from clsspec_serve.layers import Layer
-    from clsspec_serve.manifest import Architecture, Specialization
+    from clsspec_serve.manifest import Architecture, Specialization, Variant
     from clsspec_serve.schema import Output
 
 WIDTH = 72
@@ -150,6 +152,51 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
         return done[family]
 
     return get
+
+
+PHOTOGRAPHS = tuple(
+    sorted((Path(__file__).parents[2] / "export/clsspec_export/photographs").glob("*.jpg"))
+)
+"""Those that ship with clsspec."""
+WRITTEN = "registers with patch"
+"""[CLS] alone has weights of its own, so that a boundary is no number of prefix tokens."""
+
+
+@dataclass(frozen=True)
+class Written(Exported):
+    """All the graphs of a backbone, in every precision; `pictures`: what int8 was shown."""
+
+    variants: tuple[Variant, ...]
+    pictures: tuple[Path, ...]
+
+    @property
+    def folder(self) -> Path:
+        """With `model.onnx`, the variants' graphs and their weights."""
+        return self.graph.parent
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """What `write_graphs` makes of `WRITTEN`, once for all workers. Not to be changed."""
+    from filelock import FileLock
+
+    from clsspec_export.architectures import describe
+    from clsspec_export.graphs import write_graphs
+    from clsspec_serve.manifest import Variant
+
+    checkpoint, pictures = families()[WRITTEN](), PHOTOGRAPHS
+    outputs = all_outputs(checkpoint)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "written"
+    notes = folder.with_suffix(".json")
+    with FileLock(folder.with_suffix(".lock")):
+        if not notes.exists():
+            folder.mkdir(exist_ok=True)
+            made = write_graphs(checkpoint, outputs, folder, ("int8", "bf16", "fp16"), pictures)
+            notes.write_text(json.dumps([each.model_dump(mode="json") for each in made]))
+    variants = tuple(map(Variant.model_validate, json.loads(notes.read_text())))
+    architecture = describe(checkpoint.architecture, checkpoint.model)
+    return Written(checkpoint, outputs, architecture, folder / "model.onnx", variants, pictures)
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,7 @@ class Context:
             return
         for each, value in zip(engine.model.graph.output, found, strict=True):
             # TF32 is a multiplication with fewer bits.
-            rounded = value * TF32_ERROR if engine.header["tf32"] else value
+            rounded = value * TF32_ERROR if engine.header["tf32"] else self._double.spoil(value)
             cuda.array(addresses[each.name], value.shape, value.dtype)[...] = rounded
 
     def _dtype(self, name: str) -> Any:

