@@ -156,9 +156,10 @@ def test_workers_end_when_their_run_is_killed(tmp_path: Path) -> None:
     assert records(out) < WORKERS_PICTURES // 4
 
 
-def test_nodes_that_are_lost_are_done_without(tmp_path: Path, tenth: bool) -> None:
+@pytest.mark.usefixtures("whole")
+def test_nodes_that_are_lost_are_done_without(tmp_path: Path) -> None:
     """Two of four, with all of their processes, where there are two replicas."""
-    losses, pictures = (1, WORKERS_PICTURES) if tenth else (2, 10 * WORKERS_PICTURES)
+    losses, pictures = 2, 10 * WORKERS_PICTURES
     bundle = colour_bundle(tmp_path / "colours")
     source = as_folder(tmp_path / "set", named(pictures))
     whole, out = tmp_path / "whole", tmp_path / "out"
@@ -181,6 +182,7 @@ def parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.usefixtures("whole")
 def test_a_driver_whose_node_is_lost_ends(tmp_path: Path) -> None:
     """Ray ends a node, its workers included, whose agent has ended."""
     bundle = colour_bundle(tmp_path / "colours")
