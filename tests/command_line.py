@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ def run(
 ) -> Result:
     """Run `clsspec` with these arguments."""
     monkeypatch.setattr(sys, "argv", ["clsspec", *map(str, arguments)])
+    notices = logging.getLogger("clsspec")
+    # The command writes them to a stderr that is closed when the test is done.
+    monkeypatch.setattr(notices, "handlers", notices.handlers)
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         app.main()

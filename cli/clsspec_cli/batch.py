@@ -181,10 +181,10 @@ def batch(
     chosen = RunnerOptions(runner, devices, replicas, threads, decoders, readers)
     bundle = chosen_bundle(model)
     begun = _begun(out) if precision == "auto" else None
-    if begun is not None:
-        engine, exact = begun
-    else:
+    if begun is None:
         engine, exact = chosen.settled(bundle, engine, precision)
+    else:
+        engine, exact = begun[0] if engine == "auto" else engine, begun[1]
     asked = Asked(
         tasks=parse_tasks(tasks or "cls,patches"),
         layers=parse_layers(layers),

@@ -42,7 +42,7 @@ class RunnerOptions:
                 "--precision auto measures this machine, which says nothing of a Ray cluster; "
                 "accepted with --runner ray are fp32, bf16, fp16 and int8"
             )
-        return settled(bundle, engine, precision, threads=self.threads)
+        return settled(bundle, engine, precision, threads=self.threads, devices=self.devices)
 
     def engine(self, engine: EngineChoice, precision: Precision) -> EngineName:
         """The one that all replicas have; of a cluster with GPUs `auto` is `cuda`."""

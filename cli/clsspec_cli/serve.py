@@ -164,7 +164,7 @@ def serve(
         url_hosts=tuple(url_host or ()),
     )
     bundle = chosen_bundle(model)
-    engine, exact = settled(bundle, engine, precision, threads=threads)
+    engine, exact = settled(bundle, engine, precision, threads=threads, devices=devices)
     chosen = chosen_engine(engine, exact, devices)
     places = chosen_devices(chosen, devices, replicas)
     each = threads or max((os.cpu_count() or 1) // len(places), 1)

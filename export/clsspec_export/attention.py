@@ -25,11 +25,11 @@ class AttentionBias(nn.Module):
         self.v = nn.Parameter(torch.zeros(1, num_heads, 1, head_dim))
 
     def forward(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, heads, N, head_dim)` each, to `(B, heads, 1 + N, head_dim)`."""
+        """`(B, heads, N, head_dim)` each, to `(B, heads, 1 + N, head_dim)` of the same type."""
         batch = k.shape[0]
         return (
-            torch.cat([self.k.expand(batch, -1, -1, -1), k], dim=2),
-            torch.cat([self.v.expand(batch, -1, -1, -1), v], dim=2),
+            torch.cat([self.k.type_as(k).expand(batch, -1, -1, -1), k], dim=2),
+            torch.cat([self.v.type_as(v).expand(batch, -1, -1, -1), v], dim=2),
         )
 
 

@@ -25,15 +25,25 @@ Inputs = dict[str, NDArray[Any]]
 def calibration_pictures(folder: Path) -> list[Path]:
     """Up to `MOST` pictures below a folder, evenly from all of them in order of name.
 
+    What is hidden is left out, as macOS's `._a.jpg` beside `a.jpg`, which is no picture.
+
     Raises `UsageError` for what is no folder and for one without pictures.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; int8 is calibrated on a folder of pictures")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURES and path.is_file() and not _is_hidden(path, folder)
+    )
     if not found:
         raise UsageError(f"{folder} has no pictures; accepted are {', '.join(PICTURES)}")
     count = min(len(found), MOST)
     return [found[index * len(found) // count] for index in range(count)]
+
+
+def _is_hidden(path: Path, below: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(below).parts)
 
 
 def calibration_inputs(checkpoint: Checkpoint, pictures: Sequence[Path]) -> Iterator[Inputs]:
@@ -44,8 +54,9 @@ def calibration_inputs(checkpoint: Checkpoint, pictures: Sequence[Path]) -> Iter
     table = checkpoint.table.numpy()
     patch: int = checkpoint.model.patch_embed.proj.kernel_size[0]
     for path in pictures:
+        picture = read_image(path)  # whose errors name it
         try:
-            pixels, _ = transform(read_image(path), checkpoint.preprocessing, patch)
+            pixels, _ = transform(picture, checkpoint.preprocessing, patch)
         except ImageError as error:
             raise ImageError(f"{path}: {error}") from error
         grid = (pixels.shape[1] // patch, pixels.shape[2] // patch)

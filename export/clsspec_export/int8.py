@@ -29,6 +29,7 @@ def quantize(graph: Path, destination: Path, inputs: Iterator[Inputs]) -> None:
 
     kept = [_first_product(graph)]
     # It logs advice on the root's logger for what was done at export.
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -47,7 +48,7 @@ def quantize(graph: Path, destination: Path, inputs: Iterator[Inputs]) -> None:
                 extra_options={"MatMulConstBOnly": True, "ActivationSymmetric": True},
             )
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
     # It writes the weights for their owner's eyes only.
     destination.with_name(f"{destination.name}.data").chmod(destination.stat().st_mode)
 

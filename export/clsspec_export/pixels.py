@@ -33,9 +33,11 @@ class FoldedPixels(nn.Module):
         batch, channels, height, width = pixels.shape
         rows, columns = height // self.patch, width // self.patch
         x = pixels.reshape(batch, channels, rows, self.patch, columns, self.patch)
-        x = x.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, self.proj.in_features)
+        x = x.permute(0, 2, 4, 1, 3, 5)
         # Bytes are moved, a quarter of what floats would be; TensorRT turns them only into float32.
-        return self.proj(x.to(torch.promote_types(self.proj.weight.dtype, torch.float32)))
+        # The exporter joins two casts, so that in half precision the reshape has to be between.
+        x = x.to(torch.promote_types(self.proj.weight.dtype, torch.float32))
+        return self.proj(x.reshape(batch, rows * columns, self.proj.in_features))
 
 
 def fold_pixels(proj: nn.Conv2d, preprocessing: Preprocessing) -> FoldedPixels:

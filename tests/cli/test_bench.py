@@ -13,6 +13,7 @@ from clsspec_serve import loading
 from clsspec_serve.engines import select
 from clsspec_serve.engines.protocol import Engine
 from clsspec_serve.errors import EngineError
+from clsspec_serve.manifest import OF_FP32
 
 
 @pytest.fixture(autouse=True)
@@ -53,14 +54,14 @@ def test_json_has_a_row_for_each_size_and_batch(clsspec: Clsspec, tiny_bundle: P
     assert all(row["twin_ratio"] is None for row in report["rows"])
 
 
-def test_every_engine_is_measured_unless_one_is_chosen(clsspec: Clsspec, tiny_bundle: Path) -> None:
+def test_every_engine_is_measured_in_what_it_has_of_the_bundle_unless_one_is_chosen(
+    clsspec: Clsspec, tiny_bundle: Path
+) -> None:
     result = clsspec("bench", tiny_bundle, "--rounds", "1", "--batch-size", "1", "--json")
     report = json.loads(result.out)
     found = [(row["engine"], row["precision"]) for row in report["rows"] + report["not_run"]]
     assert sorted(found) == sorted(
-        (name, precision)
-        for name in select.installed_engines()
-        for precision in select.PRECISIONS[name]
+        (name, precision) for name in select.installed_engines() for precision in OF_FP32[name]
     )
 
 

@@ -61,8 +61,14 @@ def test_a_bundle_becomes_models_for_triton(clsspec: Clsspec, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["BUNDLE", "--triton", "m", "--out", "x"], "BUNDLE is a bundle, which --triton and --tensorrt take as"),
-        (["BUNDLE", "--triton", "m", "--storage", "fp16"], "accepted beside them are --triton-size"),
+        (
+            ["BUNDLE", "--triton", "m", "--out", "x"],
+            "BUNDLE is a bundle, which --triton and --tensorrt take as",
+        ),
+        (
+            ["BUNDLE", "--triton", "m", "--storage", "fp16"],
+            "accepted beside them are --triton-size",
+        ),
         (["BUNDLE", "--triton", "m", "--triton-size", "30x28"], "multiples of 14"),
         (["BUNDLE", "--triton", "m", "--triton-size", "big"], "accepted is HxW in pixels"),
         (["BUNDLE", "--triton", "BUNDLE/models"], "has a bundle in it; --triton takes a folder"),

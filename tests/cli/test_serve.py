@@ -196,7 +196,7 @@ def test_the_options_reach_the_server(
     assert started == [
         {
             **{"engine": "onnxruntime", "precision": "fp32", "threads": 2},
-            **{"shared": True, "device": None},
+            **{"shared": True, "device": None, "batch_size": 5},
         }
         for _ in range(3)
     ]

@@ -47,7 +47,7 @@ def test_an_exported_bundle_passes(clsspec: Clsspec, exported: Path) -> None:
     assert lines[1].startswith("onnxruntime fp32: passed: 4 outputs, largest relative difference ")
     assert lines[2].startswith("openvino fp32: passed: 4 outputs")
     assert lines[3].startswith("openvino bf16: ")
-    assert lines[4] == "products: those of the architecture, in our graph and after optimisation"
+    assert lines[4] == "products: those of the architecture, in our graphs and after optimisation"
 
 
 @pytest.mark.usefixtures("without_counting")

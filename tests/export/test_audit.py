@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from export_graphs import edited
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -21,20 +22,22 @@ from standins.backbones import (
     REG4,
     SWIGLU,
     Exported,
+    Written,
     families,
     tiny,
     write_graph,
 )
 
 from clsspec_export import audit as audit_module
-from clsspec_export.audit import SHAPES, audit, execute
+from clsspec_export.audit import SHAPES, audit, audit_variant, execute
 from clsspec_export.backbone import Backbone, PatchEmbedding
+from clsspec_export.half import in_half
 from clsspec_export.onnx_graph import OPSET, export_graph
-from clsspec_export.pixels import FoldedPixels
+from clsspec_export.pixels import FoldedPixels, fold_pixels
 from clsspec_export.specialize import Split
 from clsspec_serve.arithmetic import token_counts, total_macs
 from clsspec_serve.errors import ExportError
-from clsspec_serve.manifest import Specialization
+from clsspec_serve.manifest import Specialization, Variant
 
 Family = Callable[[str], Exported]
 
@@ -253,3 +256,82 @@ def test_what_is_run_has_two_batches_and_two_grids() -> None:
     assert len(set(batches)) == len(set(grids)) == 2
     assert all(height != width for height, width in grids)
     assert 1 not in batches
+
+
+# Variants
+
+
+def variant_of(item: Written, graph: str) -> Variant:
+    return next(each for each in item.variants if each.graph == graph)
+
+
+@pytest.mark.parametrize("part", ["openvino", "int8", "fp16", "bf16"])
+def test_every_variant_passes(part: str, written: Written) -> None:
+    audit_variant(written.folder, variant_of(written, f"model.{part}.onnx"), written.architecture)
+
+
+def one_more_product(kind: int) -> Callable[[onnx.GraphProto], None]:
+    """The last product once more, with its result unused by anything but an output."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        *_, last = (node for node in graph.node if node.op_type == "MatMul")
+        again = onnx.NodeProto()
+        again.CopyFrom(last)
+        again.output[0], again.name = "again", "again"
+        graph.node.append(again)
+        graph.output.append(helper.make_tensor_value_info("again", kind, None))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ("openvino", onnx.TensorProto.FLOAT),
+        ("int8", onnx.TensorProto.FLOAT),
+        ("fp16", onnx.TensorProto.FLOAT16),
+    ],
+)
+def test_a_variant_that_multiplies_twice_is_caught(
+    part: str, kind: int, written: Written, tmp_path: Path
+) -> None:
+    name = f"model.{part}.onnx"
+    folder = edited(written.folder, name, tmp_path / "twice", one_more_product(kind))
+    words = "exported" if part == "openvino" else name
+    with pytest.raises(ExportError, match=f"^the {words} graph .* too few of none"):
+        audit_variant(folder, variant_of(written, name), written.architecture)
+
+
+def test_a_bf16_variant_with_one_product_more_is_caught(written: Written, tmp_path: Path) -> None:
+    change = one_more_product(onnx.TensorProto.BFLOAT16)
+    folder = edited(written.folder, "model.bf16.onnx", tmp_path / "twice", change)
+    with pytest.raises(ExportError, match=r"^model\.bf16\.onnx has products with \[\[784, 72\], "):
+        audit_variant(folder, variant_of(written, "model.bf16.onnx"), written.architecture)
+
+
+def test_a_bf16_variant_of_other_weights_is_caught(written: Written, tmp_path: Path) -> None:
+    """Those of a model that is not split: a product fewer."""
+    folder = tmp_path / "other"
+    shutil.copytree(written.folder, folder)
+    plain = tiny(REG4)
+    outputs = written.outputs
+    embed = fold_pixels(plain.model.patch_embed.proj, plain.preprocessing)
+    export_graph(in_half(Backbone(plain.model, outputs, embed), "bf16"), folder / "model.bf16.onnx")
+    with pytest.raises(ExportError, match=r"^model\.bf16\.onnx has products with "):
+        audit_variant(folder, variant_of(written, "model.bf16.onnx"), written.architecture)
+
+
+def test_a_variant_is_compared_with_the_weights_of_the_stored_graph(
+    written: Written, tmp_path: Path
+) -> None:
+    """With weights in fp16 a Cast stands between them and their products."""
+    folder = tmp_path / "stored"
+    shutil.copytree(written.folder, folder)
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    (product, *_) = (node for node in model.graph.node if node.op_type == "MatMul")
+    name = product.input[1]
+    cast = helper.make_node("Cast", [name], ["cast"], to=onnx.TensorProto.FLOAT)
+    product.input[1] = "cast"
+    model.graph.node.insert(0, cast)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    audit_variant(folder, variant_of(written, "model.bf16.onnx"), written.architecture)

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from export_graphs import lowest_cosine, proto
+from standins.backbones import CLIP, all_outputs, tiny
 from torch import nn
 
+from clsspec_export.backbone import Backbone
+from clsspec_export.onnx_graph import export_graph
 from clsspec_export.pixels import fold_pixels
+from clsspec_serve.engines.openvino import _core
 from clsspec_serve.errors import ExportError
 from clsspec_serve.manifest import Preprocessing
 
@@ -73,3 +80,24 @@ def test_black_pixels_are_not_padding() -> None:
 def test_other_patch_embeddings_are_refused(conv: nn.Conv2d, reason: str) -> None:
     with pytest.raises(ExportError, match=reason):
         fold_pixels(conv, PREPROCESSING)
+
+
+HAS_BF16 = "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.skipif(not HAS_BF16, reason="the CPU has no bf16 instructions")
+def test_patches_of_16_are_right_in_bf16_on_openvino(tmp_path: Path) -> None:
+    """As a convolution of four channels they are wrong with AMX: the cosine is below a half."""
+    checkpoint = tiny(CLIP, embed_dim=96, depth=1)
+    outputs = all_outputs(checkpoint)
+    embed = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
+    export_graph(Backbone(checkpoint.model, outputs, embed), tmp_path / "model.onnx")
+    assert "Conv" not in {node.op_type for node in proto(tmp_path / "model.onnx").graph.node}
+    for batch, grid in ((1, (14, 14)), (2, (3, 5))):
+        found = lowest_cosine(
+            *(checkpoint, outputs, tmp_path / "model.onnx", "openvino"),
+            batch=batch,
+            grid=grid,
+            precision="bf16",
+        )
+        assert found > 0.999

@@ -16,8 +16,8 @@ from clsspec_export.specialize import PLAIN, specialization_of
 from clsspec_export.twin import plain_model, write_twin
 from clsspec_serve.bundle import Bundle, open_bundle
 from clsspec_serve.errors import UsageError
-from clsspec_serve.manifest import Manifest, Specialization
 from clsspec_serve.loading import start
+from clsspec_serve.manifest import Manifest, Specialization
 
 
 def manifest_of(checkpoint: Checkpoint, **changes: Any) -> Manifest:

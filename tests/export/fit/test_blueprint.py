@@ -13,8 +13,8 @@ from clsspec_serve.categories import categories
 from clsspec_serve.evaluation.datasets.label_maps import IGNORE
 from clsspec_serve.evaluation.datasets.samples import SegmentationSample
 from clsspec_serve.heads import Protocol
-from clsspec_serve.manifest import Manifest
 from clsspec_serve.loading import start
+from clsspec_serve.manifest import Manifest
 
 
 @pytest.fixture

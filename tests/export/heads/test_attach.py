@@ -25,8 +25,8 @@ from clsspec_serve.errors import CheckpointError, ExportError, OutputError, Usag
 from clsspec_serve.heads import Category, ClassificationHead, DepthHead, Protocol, SegmentationHead
 from clsspec_serve.heads import Source as HeadSource
 from clsspec_serve.layers import Layer
-from clsspec_serve.parity import reference_samples, save_samples
 from clsspec_serve.loading import start
+from clsspec_serve.parity import reference_samples, save_samples
 from clsspec_serve.schema import Output
 from clsspec_serve.verification import verify_engines
 

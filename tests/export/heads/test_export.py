@@ -39,8 +39,8 @@ from clsspec_export.reference import shrink
 from clsspec_serve.bundle import describe, describe_folder, open_bundle, write_manifest
 from clsspec_serve.choices import EngineName, HeadTask
 from clsspec_serve.errors import ExportError
-from clsspec_serve.parity import Sample, reference_samples, save_samples
 from clsspec_serve.loading import start
+from clsspec_serve.parity import Sample, reference_samples, save_samples
 from clsspec_serve.verification import verify_engines
 
 PHOTO: NDArray[np.uint8] = np.ascontiguousarray(skimage.data.chelsea()[:200, :260])

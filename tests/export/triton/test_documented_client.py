@@ -15,8 +15,8 @@ from triton_server import TritonServer
 
 from clsspec_export.triton.repository import write_repository
 from clsspec_serve.bundle import Bundle
-from clsspec_serve.models import find_bundle
 from clsspec_serve.loading import start
+from clsspec_serve.models import find_bundle
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "triton.md").read_text(encoding="utf-8")

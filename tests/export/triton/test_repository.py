@@ -21,9 +21,9 @@ from clsspec_export.triton.repository import write_repository
 from clsspec_serve import whole
 from clsspec_serve.bundle import Bundle, describe_folder, open_bundle, write_manifest
 from clsspec_serve.errors import BundleError, ExportError, UsageError
+from clsspec_serve.loading import start
 from clsspec_serve.manifest import Preprocessing
 from clsspec_serve.models import find_bundle
-from clsspec_serve.loading import start
 from clsspec_serve.predictor import Model
 
 SIZE = (64, 96)
