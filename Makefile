@@ -36,6 +36,7 @@ docs: $(VENV)/.dev  ## docs/cli.md from the commands themselves
 
 stress: $(VENV)/.dev  ## the long suites whole, and every architecture, L and H too: 12 GB, 40 minutes
 	$(BIN)/pytest -s tests/stress --stress
+	$(BIN)/pytest tests --ignore tests/stress --stress -m stress
 	$(BIN)/python benchmarks/architectures.py --all
 
 bench: $(VENV)/.dev  ## specialized against plain twin on this machine

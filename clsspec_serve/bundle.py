@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -106,8 +107,7 @@ def open_bundle(path: Path) -> Bundle:
                 f"{path}: {name} was changed: its sha256 is {found.sha256}, "
                 f"expected {expected.sha256}"
             )
-    for file in path.rglob("*.onnx*"):
-        name = file.relative_to(path).as_posix()
+    for name in _graph_files(path):
         if name not in manifest.files:
             raise BundleError(f"{path}: {name} is there, but {MANIFEST} does not list it")
     heads = (f"{HEADS}/{head.task}.onnx" for head in manifest.heads)
@@ -116,6 +116,15 @@ def open_bundle(path: Path) -> Bundle:
         if name not in manifest.files:
             raise BundleError(f"{path}: {MANIFEST} does not list {name}")
     return Bundle(path, manifest)
+
+
+def _graph_files(path: Path) -> Iterator[str]:
+    """The ONNX files below a folder, by POSIX path, but for plans: others may be writing there."""
+    for folder, folders, names in os.walk(path):
+        place = Path(folder).relative_to(path)
+        if place == Path():
+            folders[:] = [name for name in folders if name != PLANS]
+        yield from ((place / name).as_posix() for name in names if ".onnx" in name)
 
 
 def describe(file: Path) -> File:

@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--stress", action="store_true", help="run all of the long suites")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest test comes first, so that the others run beside it and not before it."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
+    if not config.getoption("--stress"):
+        left_out = pytest.mark.skip(reason="it takes long; `make stress` runs it")
+        for item in items:
+            if item.get_closest_marker("stress"):
+                item.add_marker(left_out)

@@ -15,8 +15,7 @@ import typer
 
 from clsspec_cli import options
 from clsspec_cli.chosen import chosen_bundle
-from clsspec_serve.choices import EngineChoice
-from clsspec_serve.choices import Precision as PrecisionName
+from clsspec_serve.choices import EngineChoice, PrecisionChoice
 from clsspec_serve.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ Engine = Annotated[
     ),
 ]
 Precision = Annotated[
-    PrecisionName | None,
+    PrecisionChoice | None,
     typer.Option(
         envvar="CLSSPEC_PRECISION",
         help="Every one that the engine has unless given.",
@@ -114,7 +113,7 @@ def bench(
     batches = _batches(batch_size)
     sizes = [parse_size(part) for part in size.split(",")] if size is not None else []
     opened = chosen_bundle(bundle)
-    chosen = runners(opened.manifest, engine, precision)
+    chosen = runners(opened.manifest, engine, None if precision == "auto" else precision)
     asked = cases(opened.manifest, sizes, batches)
     with _twin(opened, twin) as plain:
         report = measure(

@@ -112,7 +112,10 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(
         (["--model", "gone"], "gone does not exist; a bundle is a folder with clsspec.json"),
         (["--model", "m" * 300], "m does not exist; a bundle is a folder"),
         (["--model", "a.png"], "a.png is a file; a bundle is a folder with clsspec.json"),
-        (["--engine", "onnxruntime", "--precision", "bf16"], "bf16 needs --engine openvino"),
+        (
+            ["--engine", "onnxruntime", "--precision", "bf16"],
+            "bf16 needs --engine cuda or openvino",
+        ),
         (
             ["--size", "100000"],
             "a.png: a picture of 28x42 would be resampled to 100000x100000 with",

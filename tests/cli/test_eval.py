@@ -216,6 +216,7 @@ def test_batch_size_and_threads_reach_the_engine(
     ((graph, how),) = spy.loaded
     assert graph == bundle / "model.onnx"
     own = {"engine": "onnxruntime", "precision": "fp32", "threads": 2}
+    own |= {"accept": None, "batch_size": 8, "sizes": 4}
     assert how == own | {"shared": False, "device": 0}
     # Twelve to train on, then six; nothing but [CLS] is asked for.
     assert [shape[0] for shape, _ in spy.asked] == [5, 5, 2, 5, 1]

@@ -194,6 +194,7 @@ def test_the_models_input_can_have_another_size(
     assert np.load(out).shape == (4, 3, 4)
     assert spy.asked == [((1, 4, 56, 42), ["patches"])]
     own = {"engine": "openvino", "precision": "fp32", "threads": 1}
+    own |= {"accept": None, "batch_size": 8, "sizes": 4}
     asked = own | {"shared": False, "device": 0}
     assert spy.loaded[0][1] == asked
 

@@ -92,7 +92,7 @@ specializations = st.builds(
 )
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, database=None)
+@settings(max_examples=3, deadline=None, derandomize=True, database=None)
 @given(
     base=st.sampled_from([DINOV2, REG4, SWIGLU, CLIP, DINOV3, EVA]),
     specialization=specializations,

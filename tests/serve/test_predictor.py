@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from clsspec_serve import Layer, Model, load
+from clsspec_serve import Layer, Model, load, loading
 from clsspec_serve import predictor as module
 from clsspec_serve.bundle import open_bundle
 from clsspec_serve.engines.protocol import Values
@@ -84,14 +84,14 @@ def test_a_loaded_bundle_computes_its_graph(tiny_bundle: Path) -> None:
 
 def test_load_takes_the_engine_asked_for(tiny_bundle: Path) -> None:
     assert load(str(tiny_bundle), engine="openvino", threads=1).engine.name == "openvino"
-    with pytest.raises(EngineError, match="bf16 needs --engine openvino"):
+    with pytest.raises(EngineError, match="bf16 needs --engine cuda or openvino"):
         load(tiny_bundle, engine="onnxruntime", precision="bf16")
 
 
 def test_a_broken_bundle_is_refused_before_the_engine_sees_it(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "load_engine", lambda *_, **__: pytest.fail("reached"))
+    monkeypatch.setattr(loading, "load_engine", lambda *_, **__: pytest.fail("reached"))
     (tiny_bundle / "model.onnx").write_bytes(b"other")
     with pytest.raises(BundleError, match=r"model\.onnx has 5 bytes"):
         load(tiny_bundle)

@@ -17,13 +17,6 @@ def tenth(request: pytest.FixtureRequest) -> bool:
     return not request.config.getoption("--stress")
 
 
-@pytest.fixture
-def whole(tenth: bool) -> None:
-    """For a test that has no tenth: what it waits for takes a minute or more."""
-    if tenth:
-        pytest.skip("it takes minutes; `make stress` runs it")
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server whose model computes next to nothing, so that the rest is what is tested."""

@@ -108,7 +108,7 @@ def records(out: Path) -> int:
     [
         ("processes", ".*spawn_main"),
         ("ray", "ray::_Actor"),
-        ("ray-decoders", "ray::(_Actor|_prepared)"),
+        pytest.param("ray-decoders", "ray::(_Actor|_prepared)", marks=pytest.mark.stress),
     ],
 )
 def test_workers_that_are_killed_are_replaced_and_the_bytes_are_the_same(
@@ -156,7 +156,7 @@ def test_workers_end_when_their_run_is_killed(tmp_path: Path) -> None:
     assert records(out) < WORKERS_PICTURES // 4
 
 
-@pytest.mark.usefixtures("whole")
+@pytest.mark.stress
 def test_nodes_that_are_lost_are_done_without(tmp_path: Path) -> None:
     """Two of four, with all of their processes, where there are two replicas."""
     losses, pictures = 2, 10 * WORKERS_PICTURES
@@ -182,7 +182,7 @@ def parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.usefixtures("whole")
+@pytest.mark.stress
 def test_a_driver_whose_node_is_lost_ends(tmp_path: Path) -> None:
     """Ray ends a node, its workers included, whose agent has ended."""
     bundle = colour_bundle(tmp_path / "colours")
