@@ -36,7 +36,7 @@ Precision = Annotated[
     PrecisionChoice | None,
     typer.Option(
         envvar="CLSSPEC_PRECISION",
-        help="Every one that the engine has unless given.",
+        help="Every one that the engine has unless given, and with auto.",
         show_default=False,
     ),
 ]

@@ -364,14 +364,16 @@ def test_auto_leaves_out_what_is_not_accurate_here(
     np.testing.assert_allclose(np.load(out)["cls"], features_of(0)["cls"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("command", [("bench",), ("export", "--out", "new")])
-def test_where_it_means_nothing_auto_is_refused(
-    clsspec: Clsspec, tiny_bundle: Path, command: tuple[str, ...]
-) -> None:
-    name, *options = command
-    result = clsspec(name, tiny_bundle, *options, "--precision", "auto")
+def test_an_export_in_auto_is_refused(clsspec: Clsspec, tiny_bundle: Path) -> None:
+    result = clsspec("export", tiny_bundle, "--out", "new", "--precision", "auto")
     assert result.code == 2
     assert "auto" in result.err
+
+
+def test_bench_has_all_precisions_to_choose_from(clsspec: Clsspec, tiny_bundle: Path) -> None:
+    options = ("--rounds", "1", "--batch-size", "1", "--json", "--engine", "openvino")
+    found = clsspec("bench", tiny_bundle, *options, "--precision", "auto")
+    assert {row["precision"] for row in json.loads(found.out)["rows"]} == {"fp32", "bf16"}
 
 
 def test_serve_measures_once_for_all_replicas(
