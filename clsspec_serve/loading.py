@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from clsspec_serve.acceptance import Acceptance
 from clsspec_serve.bundle import REFERENCE, Bundle
@@ -13,6 +13,7 @@ from clsspec_serve.choices import EngineChoice, HeadTask, Precision, PrecisionCh
 from clsspec_serve.engines.gpus import ON_GPUS, gpu_at
 from clsspec_serve.engines.protocol import Engine
 from clsspec_serve.engines.select import choose_engine, load_engine
+from clsspec_serve.engines.tensorrt.buckets import LARGEST, SIZES
 from clsspec_serve.errors import EngineError, UsageError
 from clsspec_serve.manifest import OF_FP32
 from clsspec_serve.models import find_bundle
@@ -47,17 +48,19 @@ def load(
     return start(bundle, engine=engine, precision=precision, threads=threads, device=device)
 
 
-def start(
-    bundle: Bundle,
-    *,
-    engine: EngineChoice = "auto",
-    precision: Precision = "fp32",
-    threads: int | None = None,
-    shared: bool = False,
-    device: int | None = None,
-    batch_size: int = 8,
-    sizes: int = 4,
-) -> Model:
+class Loading(TypedDict, total=False):
+    """How a bundle is put on an engine; see `build`."""
+
+    engine: EngineChoice
+    precision: Precision
+    threads: int | None
+    shared: bool
+    device: int | None
+    batch_size: int
+    sizes: int
+
+
+def start(bundle: Bundle, **loading: Unpack[Loading]) -> Model:
     """`build` an open bundle; below fp32 it is compared with the PyTorch features that it carries.
 
     A runtime's kernels for less than fp32 differ from machine to machine, and some are wrong.
@@ -65,16 +68,8 @@ def start(
     each size would take one. Raises `EngineError` naming the first output that is beyond the
     precision's tolerance.
     """
-    model = build(
-        bundle,
-        engine=engine,
-        precision=precision,
-        threads=threads,
-        shared=shared,
-        device=device,
-        batch_size=batch_size,
-        sizes=sizes,
-    )
+    model = build(bundle, **loading)
+    precision = model.engine.precision
     if precision != "fp32" and model.engine.name != "tensorrt":
         _require_parity(model, precision)
     return model
@@ -88,8 +83,8 @@ def build(
     threads: int | None = None,
     shared: bool = False,
     device: int | None = None,
-    batch_size: int = 8,
-    sizes: int = 4,
+    batch_size: int = LARGEST,
+    sizes: int = SIZES,
 ) -> Model:
     """Load an open bundle's backbone on an engine, and its heads as they are first asked for.
 

@@ -13,6 +13,7 @@ from clsspec_serve.choices import HeadTask, Precision, Task
 from clsspec_serve.engines.gpus import gpu_at
 from clsspec_serve.engines.protocol import Engine
 from clsspec_serve.engines.select import choose_engine, why_not
+from clsspec_serve.engines.tensorrt.buckets import LARGEST
 from clsspec_serve.engines.tensorrt.running import Plan
 from clsspec_serve.errors import EngineError
 from clsspec_serve.parity import Difference
@@ -36,7 +37,7 @@ def build_plans(
     *,
     precisions: Sequence[Precision] | None = None,
     device: int = 0,
-    batch_size: int = 8,
+    batch_size: int = LARGEST,
     report: Report = lambda line: None,
 ) -> None:
     """Build the plans that a server with this bundle has when it is ready, and keep them.

@@ -28,11 +28,11 @@ from clsspec_serve.manifest import Manifest
 from clsspec_serve.predictor import Model, Prediction
 from clsspec_serve.preparation import Prepared
 from clsspec_serve.request import Options, Request
+from clsspec_serve.transform import CHANNELS
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_CHANNELS = 4
 _FLOAT = 4
 _BYTES_PER_PIXEL = {"segment": 2, "depth": 4}
 """Of an answer at the picture's own size, at most."""
@@ -281,7 +281,7 @@ class Service:
                 f"{self.decoding.total}"
             )
         per_pixel = sum(_BYTES_PER_PIXEL.get(head.task, 0) for head in request.heads)
-        inputs = _CHANNELS * geometry.input[0] * geometry.input[1]
+        inputs = CHANNELS * geometry.input[0] * geometry.input[1]
         given = tiling.views * self._floats_of_view(rows, columns, request)
         return _Opened(decoding, per_pixel * height * width + inputs + _FLOAT * given)
 

@@ -22,6 +22,9 @@ from clsspec_serve.manifest import Preprocessing
 
 Size = tuple[int, int]
 
+CHANNELS = 4
+"""Of the network's input: red, green, blue and coverage."""
+
 _RESAMPLING: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -55,7 +58,7 @@ def render(
     """The network's input that `transform` gives for this geometry."""
     planes = _resampled(picture, geometry.resized, interpolation)
     top, left, height, width = geometry.crop
-    out = np.zeros((4, *geometry.input), np.uint8)
+    out = np.zeros((CHANNELS, *geometry.input), np.uint8)
     inner = out[
         :,
         geometry.padding[0] : geometry.padding[0] + height,

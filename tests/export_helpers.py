@@ -93,3 +93,13 @@ def difference(found: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest expected value."""
     assert found.shape == expected.shape
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def random_pixels(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """`(B, 4, H, W) uint8` with padding at the bottom and on the right where there is room."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (batch, 4, height, width), np.uint8)
+    covered = np.zeros((height, width), bool)
+    covered[: height - 5, : width - 3] = True
+    pixels[:, 3] = covered
+    pixels[:, :3] *= covered
+    return pixels

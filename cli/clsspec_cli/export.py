@@ -8,7 +8,7 @@ from pathlib import Path
 from clsspec_cli import export_options as given
 from clsspec_cli import options
 from clsspec_cli.deployment import deployment, report
-from clsspec_cli.export_options import parse_heads, parse_precisions
+from clsspec_cli.export_options import parse_heads
 from clsspec_serve.errors import UsageError
 
 
@@ -35,7 +35,6 @@ def export(
     A plain checkpoint is lifted into the specialized layout, which leaves its outputs as they are.
     The graph is compared with PyTorch and its matrix products are counted before it is kept.
     """
-    options.require_export_extra()
     from clsspec_serve.bundle import MANIFEST
 
     wanted = deployment(triton, triton_size, tensorrt, force)
@@ -46,14 +45,17 @@ def export(
                 f"{checkpoint} is a bundle, which --triton and --tensorrt take as it is; accepted "
                 "beside them are --triton-size and --force"
             )
+        if triton is not None:
+            options.require_export_extra()
         wanted.make(Path(checkpoint))
         return
+    options.require_export_extra()
     from clsspec_export.calibration import calibration_pictures
     from clsspec_export.checkpoints.source import load_checkpoint
     from clsspec_export.export import architecture_of, export_bundle, lift
     from clsspec_export.fetch import resolve_head
     from clsspec_export.heads.read import read_head
-    from clsspec_export.lower import require_pictures
+    from clsspec_export.lower import lower_precisions
     from clsspec_export.storage import round_to_fp16
     from clsspec_export.triton.size import fixed_size
     from clsspec_serve.layers import parse_layers
@@ -66,8 +68,8 @@ def export(
     taken = None if head_layers is None else parse_layers(head_layers)
     asked = parse_heads(head or [], taken, max_depth)
     pictures = [] if calibrate is None else calibration_pictures(calibrate)
-    precisions = parse_precisions(precision)
-    require_pictures(precisions, pictures)
+    named = [part.strip() for part in precision.split(",")] if precision else []
+    precisions = lower_precisions(named, pictures)
     wanted.require(out, [*asked], precisions)
     files = {
         task: resolve_head(reference, task, backbone=checkpoint)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from clsspec_serve.choices import HeadTask, Precision
+from clsspec_serve.choices import HeadTask
 from clsspec_serve.choices import Storage as StorageName
 from clsspec_serve.errors import UsageError
 
@@ -116,16 +116,6 @@ TensorRt = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Replace a bundle, or Triton's models, that are there.")
 ]
-
-
-def parse_precisions(text: str) -> list[Precision]:
-    """Each once, in the order given; raises `UsageError` for words that name none."""
-    names = [part.strip() for part in text.split(",")] if text else []
-    known = {name: name for name in get_args(Precision)}
-    for name in names:
-        if name not in known:
-            raise UsageError(f"--precision {text}: {name!r} is none of {', '.join(known)}")
-    return [known[name] for name in dict.fromkeys(names)]
 
 
 def parse_heads(

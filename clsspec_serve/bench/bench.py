@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from clsspec_serve.bench.asked import Case, Runner
 from clsspec_serve.bench.ceiling import Products, fastest_products
+from clsspec_serve.bench.forward import forward
 from clsspec_serve.bench.machine import this_machine
 from clsspec_serve.bench.preprocessing import time_preprocessing
 from clsspec_serve.bench.report import Failure, Report
@@ -22,7 +21,6 @@ from clsspec_serve.choices import EngineName, Precision
 from clsspec_serve.engines.protocol import Engine
 from clsspec_serve.engines.select import PRECISIONS, installed_engines, load_engine
 from clsspec_serve.errors import EngineError
-from clsspec_serve.layers import FEATURES
 from clsspec_serve.loading import build, start
 from clsspec_serve.manifest import OF_FP32
 from clsspec_serve.predictor import Model
@@ -87,7 +85,7 @@ def _measure(
     if twin is not None:
         models.append(build(twin, engine=name, precision=precision, threads=threads, sizes=sizes))
     works: dict[Case | EngineName, list[Work]] = {
-        case: [_forward(model, case) for model in models] for case in asked
+        case: [forward(model, case) for model in models] for case in asked
     }
     products = _products(precision, models[0], asked, threads)
     works |= {each.engine: [each.run] for each in products}
@@ -117,13 +115,6 @@ def _measure(
             )
         )
     return rows
-
-
-def _forward(model: Model, case: Case) -> Work:
-    pixels = np.random.default_rng(0).integers(0, 256, (case.batch, 4, *case.size), np.uint8)
-    pixels[:, 3] = 1  # covered
-    outputs = model.request(tasks=FEATURES).needed
-    return lambda: model.infer(pixels, outputs, ())
 
 
 def _products(

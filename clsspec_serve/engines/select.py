@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from clsspec_serve.choices import EngineChoice, EngineName, Precision
 from clsspec_serve.engines.gpus import ON_GPUS, gpus
 from clsspec_serve.engines.protocol import Engine
+from clsspec_serve.engines.tensorrt.buckets import LARGEST, SIZES
 from clsspec_serve.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -129,8 +130,8 @@ def load_engine(
     threads: int | None = None,
     shared: bool = False,
     device: int = 0,
-    batch_size: int = 8,
-    sizes: int = 4,
+    batch_size: int = LARGEST,
+    sizes: int = SIZES,
     accept: Accept | None = None,
 ) -> Engine:
     """Load a graph with the engine that `choose_engine` names.

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from clsspec_export.pixels import CHANNELS
 from clsspec_serve.arithmetic import Product, total_macs, weight_products
 from clsspec_serve.bundle import GRAPH
 from clsspec_serve.engines.without_telemetry import onnxruntime
 from clsspec_serve.errors import ExportError, one_line
 from clsspec_serve.manifest import Architecture, Variant
+from clsspec_serve.transform import CHANNELS
 
 SHAPES = ((2, (3, 5)), (3, (6, 4)))
 """(batch, grid) pairs that are run: neither the batch nor the grid may be frozen."""

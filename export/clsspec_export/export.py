@@ -13,7 +13,7 @@ from clsspec_export.features import features
 from clsspec_export.graphs import write_graphs
 from clsspec_export.heads.graph import add_head
 from clsspec_export.heads.linear import LinearHead
-from clsspec_export.lower import require_pictures
+from clsspec_export.lower import lower_precisions
 from clsspec_export.measuring import measure_all
 from clsspec_export.model_card import CARD, model_card
 from clsspec_export.reference import Reference, shrink
@@ -91,7 +91,7 @@ def export_bundle(
     `UsageError` for a precision that has no graph, `OutputError` when the folder cannot be written;
     nothing is left behind then.
     """
-    require_pictures(precisions, pictures)
+    precisions = lower_precisions(precisions, pictures)
     architecture = architecture_of(checkpoint)
     inputs = (output for head in heads for output in head.description.inputs)
     outputs = features(architecture, layers, inputs)

@@ -24,16 +24,24 @@ ENGINES: dict[Precision, tuple[EngineName, ...]] = {
 """What runs a graph in each; OpenVINO computes bf16 from the graph in fp32."""
 
 
-def require_pictures(precisions: Sequence[Precision], pictures: Sequence[Path]) -> None:
-    """Raise `UsageError` for precisions that no graph is written in, and int8 without pictures."""
-    for precision in precisions:
-        if precision not in ENGINES:
+def lower_precisions(names: Sequence[str], pictures: Sequence[Path]) -> list[Precision]:
+    """The precisions of these names, each once, in the order given; `pictures` are for int8.
+
+    Raises `UsageError` for names that no graph is written in, for int8 without pictures, and for
+    pictures without int8.
+    """
+    known = {str(name): name for name in ENGINES}
+    for name in names:
+        if name not in known:
             raise UsageError(
-                f"--precision {precision}: accepted are {', '.join(ENGINES)} beside fp32, which "
+                f"--precision has {name!r}; accepted are {', '.join(known)}, beside fp32, which "
                 "every bundle has"
             )
-    if ("int8" in precisions) != bool(pictures):
-        raise UsageError("int8 and --calibrate, a folder of pictures like yours, need each other")
+    if "int8" in names and not pictures:
+        raise UsageError("--precision int8 needs --calibrate, a folder of pictures like yours")
+    if pictures and "int8" not in names:
+        raise UsageError("--calibrate is for --precision int8")
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def write_lower(

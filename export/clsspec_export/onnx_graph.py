@@ -12,11 +12,11 @@ from onnxscript import ir
 from torch import Tensor, nn
 
 from clsspec_export.backbone import Backbone
-from clsspec_export.pixels import CHANNELS
 from clsspec_export.shared_weights import share_weights
 from clsspec_export.storage import store_as_fp16
 from clsspec_serve.choices import Storage
 from clsspec_serve.errors import ExportError
+from clsspec_serve.transform import CHANNELS
 
 OPSET = 23
 """The first with the Attention operator, which every runtime's fused kernels start from."""

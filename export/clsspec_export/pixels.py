@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from clsspec_serve.errors import ExportError
 from clsspec_serve.manifest import Preprocessing
 
-CHANNELS = 4
-"""Red, green, blue and coverage: 1 inside the picture, 0 in the padding."""
-
 
 class FoldedPixels(nn.Module):
     """`(B, 4, h * patch, w * patch)` bytes to `(B, h * w, D)`, the mean and std folded in."""

@@ -9,7 +9,9 @@ import pytest
 from command_line import Clsspec, save_picture
 from tensorrt_double import GPUS, Double, install
 
+from clsspec_cli import options
 from clsspec_cli.devices import chosen_devices, chosen_engine
+from clsspec_serve.errors import UsageError
 
 
 @pytest.fixture
@@ -105,3 +107,15 @@ def test_what_plans_lack_is_said_before_a_checkpoint_is_read(
     assert line.startswith("clsspec: tensorrt is not installed; install it with: ")
     assert 'pip install "clsspec-serve[tensorrt]"' in line
     assert not (tmp_path / "b").exists()
+
+
+def test_plans_of_a_bundle_take_no_torch(
+    clsspec: Clsspec, double: Double, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise UsageError("not installed")
+
+    monkeypatch.setattr(options, "require_export_extra", refuse)
+    assert clsspec("export", tiny_bundle, "--tensorrt").code == 0
+    both = clsspec("export", tiny_bundle, "--tensorrt", "--triton", tiny_bundle.parent / "models")
+    assert (both.code, both.error()) == (2, "not installed")

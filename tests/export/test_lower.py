@@ -11,14 +11,15 @@ from clsspec_export.backbone import Backbone
 from clsspec_export.checkpoints.checkpoint import Origin
 from clsspec_export.export import export_bundle
 from clsspec_export.graphs import write_graphs
-from clsspec_export.lower import require_pictures, write_lower
+from clsspec_export.lower import lower_precisions, write_lower
 from clsspec_export.specialize import PLAIN
 from clsspec_serve.choices import Precision
 from clsspec_serve.errors import ImageError, UsageError
 from clsspec_serve.manifest import Specialization
 
 PICTURES = [Path("a.jpg")]
-NEED = "int8 and --calibrate, a folder of pictures like yours, need each other"
+NEED = "--precision int8 needs --calibrate, a folder of pictures like yours"
+FOR_INT8 = "--calibrate is for --precision int8"
 
 
 @pytest.mark.parametrize(
@@ -27,30 +28,31 @@ NEED = "int8 and --calibrate, a folder of pictures like yours, need each other"
         (
             ["bf16", "fp32"],
             [],
-            "--precision fp32: accepted are bf16, fp16, int8 beside fp32, which every bundle has",
+            "--precision has 'fp32'; accepted are bf16, fp16, int8, beside fp32, which every "
+            "bundle has",
         ),
         (["int8"], [], NEED),
         (["bf16", "int8"], [], NEED),
-        (["bf16"], PICTURES, NEED),
-        ([], PICTURES, NEED),
+        (["bf16"], PICTURES, FOR_INT8),
+        ([], PICTURES, FOR_INT8),
     ],
 )
 def test_what_does_not_go_together_is_one_line(
     precisions: list[Precision], pictures: list[Path], message: str
 ) -> None:
     with pytest.raises(UsageError) as info:
-        require_pictures(precisions, pictures)
+        lower_precisions(precisions, pictures)
     assert str(info.value) == message
 
 
 @pytest.mark.parametrize("precisions", [[], ["bf16"], ["fp16", "bf16"]])
 def test_only_int8_needs_pictures(precisions: list[Precision]) -> None:
-    require_pictures(precisions, [])
-    require_pictures([*precisions, "int8"], PICTURES)
+    assert lower_precisions(precisions, []) == precisions
+    assert lower_precisions([*precisions, "int8"], PICTURES) == [*precisions, "int8"]
 
 
 def test_an_export_asks_before_it_writes_anything(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="need each other"):
+    with pytest.raises(UsageError, match="needs --calibrate"):
         export_bundle(tiny(), tmp_path / "new", Origin("random:tiny"), precisions=["int8"])
     assert [*tmp_path.iterdir()] == []
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from export_helpers import random_pixels
 from onnx import TensorProto
 from standins.backbones import FAMILIES, Exported
 from torch import nn
@@ -18,32 +19,14 @@ from clsspec_export.reference import Reference
 from clsspec_serve.arithmetic import token_counts
 from clsspec_serve.choices import EngineName
 from clsspec_serve.engines.select import load_engine
-from clsspec_serve.manifest import Preprocessing
 from clsspec_serve.parity import compare
 from clsspec_serve.position import position_map
 
-PREPROCESSING = Preprocessing(
-    size=(56, 56),
-    policy="squash",
-    interpolation="bicubic",
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
 TOLERANCE = 1e-4
 BATCHES_AND_GRIDS = ((1, (4, 4)), (2, (3, 5)), (5, (6, 2)), (1, (1, 1)))
 
 Family = Callable[[str], Exported]
 every_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-def random_pixels(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """`(B, 4, H, W) uint8` with padding at the bottom and on the right where there is room."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (batch, 4, height, width), np.uint8)
-    covered = np.zeros((height, width), bool)
-    covered[: height - 5, : width - 3] = True
-    pixels[:, 3] = covered
-    pixels[:, :3] *= covered
-    return pixels
 
 
 def model_of(item: Exported) -> onnx.ModelProto:

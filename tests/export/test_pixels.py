@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from export_graphs import lowest_cosine, proto
+from export_helpers import random_pixels
 from standins.backbones import CLIP, all_outputs, tiny
 from torch import nn
 
@@ -23,16 +24,6 @@ PREPROCESSING = Preprocessing(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
 )
-
-
-def random_pixels(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """`(B, 4, H, W) uint8` with padding at the bottom and on the right where there is room."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (batch, 4, height, width), np.uint8)
-    covered = np.zeros((height, width), bool)
-    covered[: height - 5, : width - 3] = True
-    pixels[:, 3] = covered
-    pixels[:, :3] *= covered
-    return pixels
 
 
 def normalise(pixels: np.ndarray) -> torch.Tensor:

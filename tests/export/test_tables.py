@@ -50,13 +50,7 @@ def test_the_tabled_form_is_the_same_function(family: str) -> None:
     assert all(furthest(checkpoint, batch, grid) < TOLERANCE for batch, grid in SIZES)
 
 
-@pytest.mark.parametrize(
-    "family",
-    [
-        name if name in ("specialized", "rotary") else pytest.param(name, marks=pytest.mark.stress)
-        for name in SPLIT
-    ],
-)
+@pytest.mark.parametrize("family", SPLIT)
 def test_its_graph_computes_and_multiplies_what_the_model_does_on_both_engines(
     family: str, tmp_path: Path
 ) -> None:

@@ -40,7 +40,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_frames(folder / "train", 8, 0), write_frames(folder / "held-out", 2, 1)
 
 
-@pytest.mark.stress
 def test_an_interrupted_training_ends_in_the_same_bits(
     tmp_path: Path, folders: tuple[Path, Path]
 ) -> None:
@@ -73,7 +72,6 @@ def test_the_backbone_is_a_checkpoint_of_the_averaged_weights(
     assert specialization_of(checkpoint.model) == expected_split
 
 
-@pytest.mark.stress
 def test_training_lowers_the_loss(folders: tuple[Path, Path]) -> None:
     plan = replace(PLAN, batch=8, warmup=1)
     state, batch = new_state(plan, 8), Batches(plan, folders[0])[0]
@@ -81,7 +79,6 @@ def test_training_lowers_the_loss(folders: tuple[Path, Path]) -> None:
     assert sums[-1] < 0.8 * sums[0]
 
 
-@pytest.mark.stress
 def test_a_compiled_network_trains_alike(
     tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,40 +1,21 @@
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import head_bundle as by_hand
 import numpy as np
 import pytest
 import tiny_bundle as tiny
+from bundle_changes import change, refusal
 from numpy.typing import NDArray
-from variant_bundle import INT8, add_variant
 
 from clsspec_serve.bundle import MANIFEST, describe_folder, new_bundle, open_bundle
-from clsspec_serve.choices import EngineName, Precision
-from clsspec_serve.errors import BundleError, EngineError, OutputError
-from clsspec_serve.manifest import SCHEMA_VERSION, Parity
+from clsspec_serve.errors import BundleError, OutputError
+from clsspec_serve.manifest import SCHEMA_VERSION
 
 FILES = ("README.md", "heads/segment.onnx", "model.onnx", "position.npy", "reference.npz")
-
-
-def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    path = folder / MANIFEST
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
-
-
-def refusal(folder: Path) -> str:
-    with pytest.raises(BundleError) as info:
-        open_bundle(folder)
-    message = str(info.value)
-    assert message.startswith(str(folder))
-    assert "\n" not in message
-    return message.removeprefix(str(folder))
 
 
 def test_a_whole_bundle_is_opened(tiny_bundle: Path) -> None:
@@ -271,207 +252,3 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, kind: str) -> None:
 
 def test_a_copied_bundle_is_still_whole(tiny_bundle: Path, tmp_path: Path) -> None:
     assert open_bundle(Path(shutil.copytree(tiny_bundle, tmp_path / "copy")))
-
-
-# Heads
-
-SEGMENT = by_hand.nearest_colour_head({"red": (255, 0, 0), "green": (0, 255, 0)})
-DEPTH = by_hand.depth_head([0.01, 0, 0, 0])
-CLASSIFY = by_hand.classify_head(["dark", "light"], np.ones((4, 2)), [1, 0])
-
-
-@pytest.fixture
-def with_heads(tmp_path: Path) -> Path:
-    return by_hand.write_head_bundle(tmp_path / "heads", [SEGMENT, DEPTH, CLASSIFY])
-
-
-def test_heads_are_found_in_their_files(with_heads: Path) -> None:
-    bundle = open_bundle(with_heads)
-    described = [head.description for head in (SEGMENT, DEPTH, CLASSIFY)]
-    assert list(bundle.manifest.heads) == described
-    for head in (SEGMENT, DEPTH, CLASSIFY):
-        assert bundle.head(head.description.task).read_bytes() == head.graph
-
-
-def test_two_heads_for_one_task_are_refused(with_heads: Path) -> None:
-    change(with_heads, lambda manifest: manifest["heads"].append(manifest["heads"][1]))
-    assert refusal(with_heads).endswith("Value error, two heads answer depth")
-
-
-@pytest.mark.parametrize(
-    "changed", [{"name": "patches_7", "layer": 7}, {"norm": False}, {"kind": "cls"}]
-)
-def test_a_head_must_take_what_the_backbone_gives(
-    with_heads: Path, changed: dict[str, Any]
-) -> None:
-    change(with_heads, lambda manifest: manifest["heads"][0]["inputs"][0].update(changed))
-    name = changed.get("name", "patches")
-    expected = f"Value error, the head for segment takes {name}, which is no output"
-    assert refusal(with_heads).endswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("index", "edit", "field"),
-    [
-        (0, lambda head: head.update(task="paint"), "heads.0"),
-        (0, lambda head: head.pop("classes"), "heads.0.segment.classes"),
-        (0, lambda head: head.update(classes=[]), "heads.0.segment.classes"),
-        (0, lambda head: head["protocol"].pop("stride", head["protocol"].update(window=9)), None),
-        (1, lambda head: head.update(minimum=11), "heads.1.depth"),
-        (1, lambda head: head.update(bins=3), "heads.1.depth"),
-        (2, lambda head: head.update(novelty=1), "heads.2.classify.novelty"),
-    ],
-)
-def test_a_wrong_field_of_a_head_is_named(
-    with_heads: Path, index: int, edit: Callable[[Any], object], field: str | None
-) -> None:
-    change(with_heads, lambda manifest: edit(manifest["heads"][index]))
-    assert f"clsspec.json, field {field or 'heads.0.segment.protocol'}: " in refusal(with_heads)
-
-
-@pytest.mark.parametrize("task", ["segment", "depth", "classify"])
-def test_a_heads_file_must_be_there_and_listed_and_its_own(with_heads: Path, task: str) -> None:
-    name = f"heads/{task}.onnx"
-    file = with_heads / name
-    content = file.read_bytes()
-    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert f": {name} was changed" in refusal(with_heads)
-    file.unlink()
-    assert refusal(with_heads) == f": {name} is missing"
-    change(with_heads, lambda manifest: manifest["files"].pop(name))
-    assert refusal(with_heads) == f": clsspec.json does not list {name}"
-    file.write_bytes(content)
-    assert refusal(with_heads) == f": {name} is there, but clsspec.json does not list it"
-
-
-# Variants
-
-OPENVINO = "model.openvino.onnx"
-
-
-@pytest.fixture
-def with_variants(tiny_bundle: Path) -> Path:
-    add_variant(tiny_bundle, OPENVINO, ("openvino",), ("fp32", "bf16"))
-    add_variant(tiny_bundle)
-    add_variant(tiny_bundle, "model.fp16.onnx", ("cuda", "tensorrt"), ("fp16",))
-    add_variant(tiny_bundle, "model.second.onnx", ("openvino",), ("int8",))
-    return tiny_bundle
-
-
-@pytest.mark.parametrize(
-    ("engine", "precision", "graph"),
-    [
-        ("onnxruntime", "fp32", "model.onnx"),
-        ("onnxruntime", "int8", INT8),
-        ("openvino", "fp32", OPENVINO),
-        ("openvino", "bf16", OPENVINO),
-        ("openvino", "int8", INT8),
-        ("cuda", "fp32", "model.onnx"),
-        ("cuda", "fp16", "model.fp16.onnx"),
-        ("tensorrt", "fp16", "model.fp16.onnx"),
-    ],
-)
-def test_an_engine_gets_the_first_graph_that_fits_or_else_the_main_one(
-    with_variants: Path, engine: EngineName, precision: Precision, graph: str
-) -> None:
-    assert open_bundle(with_variants).graph_for(engine, precision) == with_variants / graph
-
-
-def test_without_variants_it_is_the_main_one(tiny_bundle: Path) -> None:
-    bundle = open_bundle(tiny_bundle)
-    for engine, precision in (("onnxruntime", "fp32"), ("openvino", "bf16"), ("cuda", "fp32")):
-        assert bundle.graph_for(engine, precision) == bundle.graph
-
-
-@pytest.mark.parametrize(
-    ("engine", "precision", "has"),
-    [
-        ("cuda", "bf16", "fp32, fp16"),
-        ("onnxruntime", "fp16", "fp32, int8"),
-        ("tensorrt", "int8", "fp32, fp16"),
-        ("openvino", "fp16", "fp32, bf16, int8"),
-    ],
-)
-def test_a_precision_without_a_graph_is_refused_with_those_that_have_one(
-    with_variants: Path, engine: EngineName, precision: Precision, has: str
-) -> None:
-    with pytest.raises(EngineError) as info:
-        open_bundle(with_variants).graph_for(engine, precision)
-    assert str(info.value) == (
-        f"{with_variants} has no graph in {precision} for {engine}; it has {has} for it, and "
-        f"`clsspec export --precision {precision}` writes one"
-    )
-
-
-def test_a_variants_file_must_be_there_and_listed_and_its_own(with_variants: Path) -> None:
-    file = with_variants / INT8
-    content = file.read_bytes()
-    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert f": {INT8} was changed" in refusal(with_variants)
-    file.unlink()
-    assert refusal(with_variants) == f": {INT8} is missing"
-    change(with_variants, lambda manifest: manifest["files"].pop(INT8))
-    assert refusal(with_variants) == f": clsspec.json does not list {INT8}"
-    file.write_bytes(content)
-    assert refusal(with_variants) == f": {INT8} is there, but clsspec.json does not list it"
-
-
-def test_a_variants_weights_must_be_listed(with_variants: Path) -> None:
-    (with_variants / f"{INT8}.data").write_bytes(b"unchecked")
-    expected = f": {INT8}.data is there, but clsspec.json does not list it"
-    assert refusal(with_variants) == expected
-
-
-def test_a_variants_graph_is_never_outside_of_the_bundle(
-    with_variants: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "outside.onnx").write_bytes(tiny.tiny_graph())
-    change(with_variants, lambda manifest: manifest["variants"][1].update(graph="../outside.onnx"))
-    assert refusal(with_variants) == ": clsspec.json does not list ../outside.onnx"
-
-
-@pytest.mark.parametrize(
-    ("edit", "field"),
-    [
-        ({"engines": []}, "engines"),
-        ({"engines": ["tpu"]}, "engines.0"),
-        ({"precisions": []}, "precisions"),
-        ({"precisions": ["fp8"]}, "precisions.0"),
-        ({"calibration": "two\nlines"}, "calibration"),
-        ({"novelty": 1}, "novelty"),
-    ],
-)
-def test_a_wrong_field_of_a_variant_is_named(
-    with_variants: Path, edit: dict[str, Any], field: str
-) -> None:
-    change(with_variants, lambda manifest: manifest["variants"][1].update(edit))
-    assert f"clsspec.json, field variants.1.{field}: " in refusal(with_variants)
-
-
-def test_a_bundle_of_the_third_schema_is_still_opened(tiny_bundle: Path) -> None:
-    # The third schema had one graph for all, and no cosine beside what was measured.
-    def as_third(manifest: dict[str, Any]) -> None:
-        manifest["schema_version"] = 3
-        del manifest["variants"]
-        measured = {"engine": "onnxruntime", "precision": "fp32", "sizes": [[28, 42]]}
-        found = {"cls": 1e-6, "patches": 2e-6, "heads": {}, "mask_agreement": None}
-        manifest["parity"] = [measured | found]
-
-    change(tiny_bundle, as_third)
-    bundle = open_bundle(tiny_bundle)
-    assert bundle.manifest.variants == ()
-    assert bundle.manifest.parity[0].cosine is None
-    assert bundle.manifest.precisions("openvino") == ("fp32", "bf16")
-    assert bundle.graph_for("openvino", "bf16") == bundle.graph
-
-
-def test_the_cosine_is_said_of_what_is_less_than_fp32() -> None:
-    sizes = ((28, 42),)
-    found = {
-        precision: Parity(
-            engine="e", precision=precision, sizes=sizes, cls=0.01, patches=0.02, cosine=0.9981234
-        ).summary()
-        for precision in ("fp32", "int8")
-    }
-    assert found["fp32"] == "[CLS] 1.0e-02, patches 2.0e-02"
-    assert found["int8"] == "[CLS] 1.0e-02, patches 2.0e-02; lowest cosine 0.998123"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ from clsspec_serve.bundle import Bundle
 from clsspec_serve.choices import EngineName, Precision
 from clsspec_serve.engines.protocol import Values
 from clsspec_serve.errors import EngineError
-from clsspec_serve.fastest import GAIN, PASSES, fastest
+from clsspec_serve.fastest import GAIN, PASSES, SECONDS, TOKENS, fastest
 from clsspec_serve.manifest import Variant
 from clsspec_serve.predictor import Model
 
@@ -249,7 +251,7 @@ def test_one_line_says_what_was_taken_and_beside_what(
         fastest(bundle)
     assert caplog.messages == [
         "precision: bf16 on openvino (fp32 on onnxruntime 100 ms, int8 on onnxruntime 80 ms, "
-        "fp32 on openvino 90 ms, bf16 on openvino 40 ms, int8 on openvino 50 ms for 4 pictures)"
+        "fp32 on openvino 90 ms, bf16 on openvino 40 ms, int8 on openvino 50 ms for a batch of 146)"
     ]
     (record,) = caplog.records
     assert (record.levelname, record.name) == ("INFO", "clsspec.engine")
@@ -262,17 +264,55 @@ def test_the_first_pass_of_each_does_not_count(machine: Machine, bundle: Bundle)
 
 
 def test_the_shortest_of_its_passes_counts(machine: Machine, bundle: Bundle) -> None:
-    machine.seconds["onnxruntime", "int8"] = [1.0, 1.0, 1.0, 0.02, 1.0, 1.0]
+    machine.seconds["onnxruntime", "int8"] = [1.0, 0.2, 0.2, 0.02, 0.2, 0.2]
     assert fastest(bundle) == ("onnxruntime", "int8")
 
 
-def test_a_pass_is_of_four_pictures_in_the_models_own_size(
+def test_a_pass_is_of_about_a_thousand_tokens_in_the_models_own_size(
     machine: Machine, bundle: Bundle
 ) -> None:
     fastest(bundle)
     assert len(machine.passes) == (1 + PASSES) * len(ON_CPUS)
-    assert {shape for shape, _ in machine.passes} == {(4, 4, *tiny.SIZE)}
+    (shape,) = {shape for shape, _ in machine.passes}
+    batch, channels, *size = shape
+    tokens = 1 + tiny.GRID[0] * tiny.GRID[1]
+    assert (channels, *size) == (4, *tiny.SIZE)
+    assert TOKENS - tokens < batch * tokens <= TOKENS == 1024
     assert all({*names} == {"cls", "patches"} for _, names in machine.passes)
+
+
+def test_of_a_large_model_there_are_few_passes(machine: Machine, bundle: Bundle) -> None:
+    """One, where it takes more than a second, and the one that does not count."""
+    assert SECONDS == 1
+    for run in ON_CPUS:
+        machine.seconds[run] = [9.0, 3.0]
+    machine.seconds["openvino", "int8"] = [9.0, 0.6, 0.6]
+    assert fastest(bundle) == ("openvino", "int8")
+
+
+def test_one_picture_is_the_least(machine: Machine, bundle: Bundle) -> None:
+    large = {"size": (14 * 40, 14 * 40)}
+    preprocessing = bundle.manifest.preprocessing.model_copy(update=large)
+    manifest = bundle.manifest.model_copy(update={"preprocessing": preprocessing})
+    fastest(Bundle(bundle.path, manifest))
+    assert {shape for shape, _ in machine.passes} == {(1, 4, *large["size"])}
+
+
+def test_a_model_is_gone_before_the_next_one_starts(
+    machine: Machine, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[weakref.ref[Model]] = []
+
+    def start(*arguments: Any, **options: Any) -> Model:
+        gc.collect()
+        assert [each() for each in started] == [None] * len(started)
+        model = machine.start(*arguments, **options)
+        started.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(module, "start", start)
+    fastest(bundle)
+    assert len(started) == len(ON_CPUS)
 
 
 def test_threads_are_those_of_the_run_to_come(machine: Machine, bundle: Bundle) -> None:

@@ -10,6 +10,11 @@ from clsspec_serve.errors import EngineError
 
 Shape = tuple[int, ...]
 
+LARGEST = 8
+"""The batch that plans are for, as that of the server and of `Model.predict` is at most."""
+SIZES = 4
+"""Sizes for which an engine has plans: each is minutes of work, and has the weights once more."""
+
 WITHOUT_BATCH = "position"
 """The input that all pictures of a batch share; the first axis of all others is the batch."""
 

@@ -9,18 +9,13 @@ from pathlib import Path
 from clsspec_serve.choices import Precision
 from clsspec_serve.engines.gpus import gpu_at
 from clsspec_serve.engines.protocol import Value, Values
-from clsspec_serve.engines.tensorrt.buckets import Bucket, bucket_of
+from clsspec_serve.engines.tensorrt.buckets import LARGEST, SIZES, Bucket, bucket_of
 from clsspec_serve.engines.tensorrt.libraries import tensorrt
 from clsspec_serve.engines.tensorrt.making import Accept, Source, make
 from clsspec_serve.engines.tensorrt.memory import pool_of
 from clsspec_serve.engines.tensorrt.plans import digest
 from clsspec_serve.engines.tensorrt.running import Plan
 from clsspec_serve.errors import EngineError
-
-LARGEST = 8
-"""The batch that plans are for, as that of the server and of `Model.predict` is at most."""
-SIZES = 4
-"""Sizes for which an engine has plans: each is minutes of work, and has the weights once more."""
 
 
 class TensorRtEngine:

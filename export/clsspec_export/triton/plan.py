@@ -14,11 +14,9 @@ from clsspec_serve.errors import UsageError
 from clsspec_serve.heads import AnyHead, DepthHead, SegmentationHead, answer_shape
 from clsspec_serve.manifest import Manifest
 from clsspec_serve.schema import Output
+from clsspec_serve.transform import CHANNELS
 
 DataType = Literal["TYPE_UINT8", "TYPE_FP32"]
-
-CHANNELS = 4
-"""Red, green, blue and coverage."""
 
 
 @dataclass(frozen=True)

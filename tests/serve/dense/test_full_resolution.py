@@ -242,7 +242,7 @@ def test_one_channel_is_resized_as_by_pytorch() -> None:
     np.testing.assert_allclose(found, enlarged(values, (98, 126), (211, 333))[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("fixture", [smooth, pytest.param(random, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("fixture", [smooth, random])
 def test_memory_stays_far_below_that_of_all_values(fixture) -> None:  # type: ignore[no-untyped-def]
     logits = fixture(60, 80, 100)
     matrices = axes(logits, (900, 1200))
