@@ -15,7 +15,6 @@ from itertools import islice
 from threading import Condition, Thread
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from clsspec_serve.dense.views import Pixels, view_grid
@@ -226,7 +225,7 @@ class Batcher:
 
 def _forward(model: Model, batch: Sequence[_View]) -> list[Found]:
     """One pass of the backbone for all; each head for those who asked for it."""
-    pixels = np.stack([view.pixels for view in batch])
+    pixels = model.stack([view.pixels for view in batch])
     requests = [view.job.request for view in batch]
     needed = dict.fromkeys(name for request in requests for name in request.needed)
     features = model.features(pixels, [*needed])

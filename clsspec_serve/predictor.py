@@ -18,7 +18,7 @@ from clsspec_serve.choices import HeadTask
 from clsspec_serve.dense.maps import depth_map, segment_map
 from clsspec_serve.dense.views import Pixels, Tiling
 from clsspec_serve.engines.gpus import Gpu
-from clsspec_serve.engines.protocol import Engine, Value, Values, here
+from clsspec_serve.engines.protocol import Engine, Value, Values, WithMemory, here
 from clsspec_serve.errors import BundleError, ImageError, UsageError
 from clsspec_serve.geometry import Geometry
 from clsspec_serve.heads import answer_shape
@@ -114,8 +114,9 @@ class Model:
         table = bundle.position_table()
 
         @lru_cache(maxsize=POSITION_CACHE)
-        def position(grid: Size) -> FloatArray:
-            return position_map(bundle.manifest.position, table, grid)
+        def position(grid: Size) -> Value:
+            found = position_map(bundle.manifest.position, table, grid)
+            return engine.keep(found) if isinstance(engine, WithMemory) else found
 
         self._position = position
 
@@ -171,7 +172,7 @@ class Model:
                 yield from prepared.views()
 
         for batch in batches(views(), batch_size):
-            found = iter(self.forward(np.stack(batch), request))
+            found = iter(self.forward(self.stack(batch), request))
             for pending in [*waiting]:
                 lacking = pending.prepared.tiling.views - len(pending.found)
                 pending.found += islice(found, lacking)
@@ -191,6 +192,12 @@ class Model:
     def frame(self, image: Size, request: Request) -> tuple[Geometry, Tiling]:
         """How a picture of (H, W) `image` is shown; raises `ImageError`."""
         return frame(self.manifest, image, request)
+
+    def stack(self, views: Sequence[Pixels]) -> Pixels:
+        """A batch `(B, 4, h, w) uint8` of views of one shape, where the engine reads it from."""
+        engine, shape = self.engine, (len(views), *views[0].shape)
+        place = engine.room(shape, np.uint8) if isinstance(engine, WithMemory) else None
+        return np.stack(views, out=place)
 
     def forward(self, pixels: Pixels, request: Request) -> list[dict[str, NDArray[Any]]]:
         """One pass of `(B, 4, h, w) uint8`: for each view the features and the heads' raw answers.

@@ -1,9 +1,9 @@
 """GPUs that are not there: the engine for CUDA, on the CPU, and what it asks of ONNX Runtime.
 
-A session of the double computes on the CPU provider. What is "on the GPU" is memory of this machine
-that only the double's own functions give away, and everything that crosses is recorded. In a
-process of its own, `standins/gpus` on the path has the same effect from its beginning; the file
-that the variable `LOG` names then has a line for each session.
+A session of the double computes on the CPU provider. What is "on the GPU" is memory of
+`standins/cuda_runtime.py`, and everything that crosses is recorded. In a process of its own,
+`standins/gpus` on the path has the same effect from its beginning; the file that the variable `LOG`
+names then has a line for each session.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from standins.cuda_runtime import CudaRuntime
 
-from clsspec_serve.engines import cuda, select
+from clsspec_serve.engines import cuda, device, select
 from clsspec_serve.engines import gpus as gpus_module
 from clsspec_serve.engines.gpus import Gpu
 
@@ -28,17 +29,35 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Memory:
-    """An array on a device."""
+    """An array on a device: an `OrtValue`."""
 
-    def __init__(self, array: NDArray[Any], device: int, log: list[str]) -> None:
-        self.array, self.device, self._log = array, device, log
+    def __init__(self, array: NDArray[Any], device: int, cuda: CudaRuntime) -> None:
+        self.device, self._cuda = device, cuda
+        self._like = array.dtype, array.shape
+        cuda.cudaSetDevice(device)
+        status, self._address = cuda.cudaMalloc(array.nbytes)
+        if self._address is None:
+            raise RuntimeError(f"CUDA failure {int(status)}")
+        self.array[...] = array
+
+    @property
+    def array(self) -> NDArray[Any]:
+        dtype, shape = self._like
+        return self._cuda.array(self.data_ptr(), shape, dtype)
 
     def shape(self) -> list[int]:
-        return list(self.array.shape)
+        return [*self._like[1]]
 
-    def numpy(self) -> NDArray[Any]:
-        self._log.append(f"down {self.array.shape}")
-        return self.array.copy()
+    def data_type(self) -> str:
+        return {"float32": "tensor(float)", "uint8": "tensor(uint8)"}[self._like[0].name]
+
+    def data_ptr(self) -> int:
+        assert self._address is not None
+        return self._address
+
+    def __del__(self) -> None:
+        if self._address is not None:
+            self._cuda.cudaFree(self._address)
 
 
 class Binding:
@@ -90,28 +109,35 @@ class Session:
         return self._double.providers
 
     def io_binding(self) -> Binding:
-        return Binding(self.device, self._double.log)
+        return Binding(self.device, self._double.cuda.log)
 
     def run_with_iobinding(self, binding: Binding) -> None:
         values: Sequence[NDArray[Any]] = self._session.run(binding.names, binding.inputs)
-        self._double.log.append("run")
-        binding.found = [Memory(value, self.device, self._double.log) for value in values]
+        self._double.cuda.log.append("run")
+        binding.found = [Memory(value, self.device, self._double.cuda) for value in values]
 
 
 class Double:
-    """In the place of the module `onnxruntime`; `log` is what crossed, and the runs."""
+    """In the place of the module `onnxruntime`; `cuda.log` is what crossed, and the runs."""
 
     __version__ = "1.99"
     SessionOptions = onnxruntime.SessionOptions
 
     def __init__(self) -> None:
-        self.log: list[str] = []
+        self.cuda = CudaRuntime([(9, 0)] * len(GPUS))
+        self.OrtValue = self
         self.sessions: list[Session] = []
         self.providers = [PROVIDER, "CPUExecutionProvider"]
 
     def InferenceSession(self, graph: Path, options: Any, **settings: Any) -> Session:
         self.sessions.append(Session(self, graph, options, **settings))
         return self.sessions[-1]
+
+    def ortvalue_from_numpy(self, array: NDArray[Any], kind: str, device: int) -> Memory:
+        assert kind == "cuda"
+        assert array.flags.c_contiguous, "it is copied as it lies"
+        self.cuda.log.append(f"keep {array.shape}")
+        return Memory(array, device, self.cuda)
 
 
 def versions(name: str) -> str | None:
@@ -122,6 +148,7 @@ def versions(name: str) -> str | None:
 def install(put: Any = setattr) -> Double:
     """Let `cuda` be an engine of this process; `put` is `setattr`, or pytest's for a test."""
     double = Double()
+    put(device, "cuda_runtime", lambda: double.cuda)
     put(cuda, "onnxruntime", double)
     put(cuda, "load_libraries", lambda: None)
     put(select, "_distribution", versions)

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsspec_serve.choices import Precision
+from clsspec_serve.engines.device import Device, cuda_runtime
 from clsspec_serve.engines.gpus import driver_cuda, gpu_at
+from clsspec_serve.engines.pinned import Pinned, pinned
 from clsspec_serve.engines.protocol import Value, Values, here
 from clsspec_serve.engines.without_telemetry import onnxruntime
 from clsspec_serve.errors import EngineError, one_line
@@ -30,11 +32,15 @@ _OPTIONS = {
 }
 
 
-class Held:
-    """An array in a GPU's memory."""
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
-    def __init__(self, value: Any) -> None:
-        self.value = value  # an OrtValue
+
+class Held:
+    """An array in a GPU's memory that ONNX Runtime manages, an `OrtValue`."""
+
+    def __init__(self, value: Any, device: Device, pinned: Pinned) -> None:
+        self.value = value
+        self._device, self._pinned = device, pinned
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,10 +49,10 @@ class Held:
 
     def numpy(self) -> NDArray[Any]:
         """A copy in this machine's memory; raises `EngineError`."""
-        try:
-            return self.value.numpy()
-        except Exception as error:  # onnxruntime's errors share no public base class
-            raise EngineError(f"cuda failed: {one_line(error)}") from error
+        found = self._pinned.array(self.shape, _TYPES[self.value.data_type()])
+        self._device.use()
+        self._device.download(self.value.data_ptr(), found)
+        return found
 
 
 class CudaEngine:
@@ -62,6 +68,8 @@ class CudaEngine:
         self.precision: Precision = precision  # the graph's own
         self.gpu = gpu_at(device)
         load_libraries()
+        self._device = Device(device)
+        self._pinned = pinned(self._device)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its errors reach the user through ours
         options.use_deterministic_compute = True
@@ -71,7 +79,7 @@ class CudaEngine:
             self._session = onnxruntime.InferenceSession(
                 graph, options, providers=providers, enable_fallback=0
             )
-        except Exception as error:  # as above
+        except Exception as error:  # onnxruntime's errors share no public base class
             raise EngineError(f"cuda cannot load {graph}: {one_line(error)}") from error
         if _PROVIDER not in self._session.get_providers():
             raise EngineError(
@@ -94,7 +102,22 @@ class CudaEngine:
             found = binding.get_outputs()
         except Exception as error:  # as above
             raise EngineError(f"cuda failed: {one_line(error)}") from error
-        return {name: Held(value) for name, value in zip(outputs, found, strict=True)}
+        return {name: self._held(value) for name, value in zip(outputs, found, strict=True)}
+
+    def keep(self, array: NDArray[Any]) -> Held:
+        """See `WithMemory.keep`."""
+        array, index = np.ascontiguousarray(array), self.gpu.index
+        try:
+            return self._held(onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", index))
+        except Exception as error:  # as above
+            raise EngineError(f"cuda failed: {one_line(error)}") from error
+
+    def room(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """See `WithMemory.room`."""
+        return self._pinned.array(shape, dtype)
+
+    def _held(self, value: Any) -> Held:
+        return Held(value, self._device, self._pinned)
 
 
 @cache
@@ -110,6 +133,7 @@ def load_libraries() -> None:
             f"onnxruntime-gpu {onnxruntime.__version__} needs an NVIDIA driver for CUDA {needed}; "
             f"this one is for CUDA {driver[0]}.{driver[1]}"
         )
+    cuda_runtime()
     onnxruntime.set_default_logger_severity(4)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what the next lines find out
         onnxruntime.preload_dlls()

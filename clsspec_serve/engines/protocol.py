@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,4 +51,17 @@ class Engine(Protocol):
 
         Raises `EngineError` when the runtime refuses the inputs.
         """
+        ...
+
+
+@runtime_checkable
+class WithMemory(Protocol):
+    """An engine on a device that has a memory of its own."""
+
+    def keep(self, array: NDArray[Any]) -> OnDevice:
+        """A copy there, for an input that many runs share; raises `EngineError`."""
+        ...
+
+    def room(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """An array for an input, to be filled, where the device copies from at full speed."""
         ...

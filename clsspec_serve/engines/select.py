@@ -171,7 +171,8 @@ def why_not(engine: EngineName) -> str | None:
     try:
         gpus()
         if engine == "tensorrt":
-            from clsspec_serve.engines.tensorrt.libraries import cuda_runtime, tensorrt
+            from clsspec_serve.engines.device import cuda_runtime
+            from clsspec_serve.engines.tensorrt.libraries import tensorrt
 
             tensorrt()
             cuda_runtime()

@@ -119,7 +119,7 @@ def test_a_picture_on_a_gpu(
     image = save_picture(tmp_path / "0.png", 0)
     result = clsspec("extract", image, "--model", tiny_bundle, "--out", tmp_path / "f.npz")
     assert result.code == 0, result.err
-    assert "run" in double.log
+    assert "run" in double.cuda.log
     assert "engine: cuda, on NVIDIA Double (cuda:0)\n" in result.err
 
 

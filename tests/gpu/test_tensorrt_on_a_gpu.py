@@ -15,9 +15,11 @@ from clsspec_export.export import export_bundle, lift
 from clsspec_serve import load
 from clsspec_serve.bundle import Bundle
 from clsspec_serve.choices import HeadTask, Precision
+from clsspec_serve.engines.device import Device, cuda_runtime
 from clsspec_serve.engines.protocol import Engine, here
+from clsspec_serve.engines.tensorrt.captures import Captures
 from clsspec_serve.engines.tensorrt.engine import TensorRtEngine
-from clsspec_serve.engines.tensorrt.libraries import cuda_runtime, tensorrt
+from clsspec_serve.engines.tensorrt.libraries import tensorrt
 from clsspec_serve.engines.tensorrt.memory import pool_of
 from clsspec_serve.engines.tensorrt.plans import PlanManifest
 from clsspec_serve.engines.tensorrt.running import Plan
@@ -156,6 +158,42 @@ def test_threads_and_batches_give_the_same_bytes_each_time(bundle: Bundle, model
                 np.testing.assert_array_equal(two[name], value)
 
 
+def test_runs_that_are_played_give_the_same_bytes_and_save_time(
+    bundle: Bundle, model: Model, note: Note, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is run, the second captured, others played; one after the other, so on one lane."""
+    played: list[int] = []
+    play = Device.play
+
+    def counted(device: Device, captured: int, stream: int) -> None:
+        played.append(captured)
+        play(device, captured, stream)
+
+    monkeypatch.setattr(Device, "play", counted)
+    names = [output.name for output in bundle.manifest.outputs]
+    for size in (1, 8):
+        pixels = [blank(bundle, size, (16, 16)) for _ in range(4)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Captures, "run", lambda self, addresses, enqueue: enqueue())
+            before = len(played)
+            expected = [features(model, each, names) for each in pixels]
+            plain = speed(model, pixels[0])
+            assert len(played) == before
+        for _ in range(3):
+            for each, right in zip(pixels, expected, strict=True):
+                for name, value in features(model, each, names).items():
+                    np.testing.assert_array_equal(value, right[name])
+        assert len(played) > before
+        note(
+            f"TensorRT, {bundle.manifest.name}, batch {size}: {speed(model, pixels[0]):.0f} "
+            f"pictures/s when played, {plain:.0f} when not"
+        )
+
+
+def features(model: Model, pixels: Any, names: list[str]) -> dict[str, Any]:
+    return {name: here(value) for name, value in model.features(pixels, names).items()}
+
+
 def test_many_runs_take_no_more_memory(bundle: Bundle, model: Model, note: Note) -> None:
     cuda = cuda_runtime()
     pixels = blank(bundle, 8, (16, 16))
@@ -172,15 +210,19 @@ def test_many_runs_take_no_more_memory(bundle: Bundle, model: Model, note: Note)
 
 
 def note_speed(model: Model, pixels: Any, note: Note) -> None:
+    found, size = speed(model, pixels), "x".join(map(str, pixels.shape[2:]))
+    name, precision = model.manifest.name, model.engine.precision
+    note(f"TensorRT, {name}, {precision}, {size}, batch {len(pixels)}: {found:.0f} pictures/s")
+
+
+def speed(model: Model, pixels: Any) -> float:
+    """Pictures in a second, whose features stay on the GPU."""
     names = [output.name for output in model.manifest.outputs]
     model.features(pixels, names)
     start = time.monotonic()
     for _ in range(100):
         model.features(pixels, names)
-    speed = 100 * len(pixels) / (time.monotonic() - start)
-    size = "x".join(map(str, pixels.shape[2:]))
-    name, precision = model.manifest.name, model.engine.precision
-    note(f"TensorRT, {name}, {precision}, {size}, batch {len(pixels)}: {speed:.0f} pictures/s")
+    return 100 * len(pixels) / (time.monotonic() - start)
 
 
 def test_every_plan_of_a_server_is_accepted_in_each_precision(bundle: Bundle, note: Note) -> None:

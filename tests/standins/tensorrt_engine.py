@@ -114,6 +114,7 @@ class Context:
         self._engine, self._double = engine, engine.double
         self._shapes: dict[str, Shape] = {}
         self._addresses: dict[str, int] = {}
+        self._begun: dict[str, Shape] = {}
         self._lock = threading.Lock()
 
     @contextmanager
@@ -178,6 +179,10 @@ class Context:
                 cuda.misuse("a run on memory that was freed")
                 return False
             addresses, shapes = {**self._addresses}, {**self._shapes}
+            if cuda.streams[stream_handle].captured is None:
+                self._begun = shapes
+            elif self._begun != shapes:
+                cuda.misuse("the first run of its shapes was captured")
             writes = [addresses[each.name] for each in self._engine.model.graph.output]
             reads = [addresses[name] for name in self._engine.inputs]
         self._double.log.append("run")
@@ -187,6 +192,8 @@ class Context:
 
     def _compute(self, addresses: dict[str, int], shapes: dict[str, Shape]) -> None:
         cuda, engine = self._double.cuda, self._engine
+        if shapes != self._shapes:
+            cuda.misuse("a run of other shapes than the context's was played")
         given = {
             name: cuda.array(addresses[name], shape, self._dtype(name)).copy()
             for name, shape in shapes.items()

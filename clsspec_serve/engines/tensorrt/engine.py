@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from clsspec_serve.choices import Precision
 from clsspec_serve.engines.gpus import gpu_at
@@ -12,7 +15,7 @@ from clsspec_serve.engines.protocol import Value, Values
 from clsspec_serve.engines.tensorrt.buckets import LARGEST, SIZES, Bucket, bucket_of
 from clsspec_serve.engines.tensorrt.libraries import tensorrt
 from clsspec_serve.engines.tensorrt.making import Accept, Source, make
-from clsspec_serve.engines.tensorrt.memory import pool_of
+from clsspec_serve.engines.tensorrt.memory import Held, pool_of
 from clsspec_serve.engines.tensorrt.plans import digest
 from clsspec_serve.engines.tensorrt.running import Plan
 from clsspec_serve.errors import EngineError
@@ -78,6 +81,14 @@ class TensorRtEngine:
         """See `Engine.run`. The outputs are `Held`. The first run of a size can take minutes."""
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         return self.plan(bucket_of(shapes, self._largest)).run(inputs, outputs)
+
+    def keep(self, array: NDArray[Any]) -> Held:
+        """See `WithMemory.keep`."""
+        return self._source.pool.keep(array)
+
+    def room(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """See `WithMemory.room`."""
+        return self._source.pool.pinned.array(shape, dtype)
 
     def plan(self, bucket: Bucket) -> Plan:
         """The plan for a bucket, built where there is none; raises `EngineError`."""

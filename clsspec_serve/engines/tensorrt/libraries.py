@@ -1,17 +1,21 @@
-"""TensorRT's and CUDA's Python bindings, found where they are first needed, and TensorRT's log."""
+"""TensorRT's Python bindings, found where they are first needed, and TensorRT's log."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from clsspec_serve.engines.bindings import bindings
 from clsspec_serve.errors import EngineError, one_line
 
 INSTALL = 'pip install "clsspec-serve[tensorrt]"'
 _OLDEST = 10
+
+
+class Refused(Exception):
+    """TensorRT said no, and in its log why."""
 
 
 def tensorrt() -> Any:
@@ -19,17 +23,12 @@ def tensorrt() -> Any:
 
     Raises `EngineError` for one that is missing, too old, or without its libraries.
     """
-    module = _module("tensorrt", "tensorrt")
+    module = bindings("tensorrt", "tensorrt", "tensorrt")
     if major(module) < _OLDEST:
         raise EngineError(
             f"TensorRT {module.__version__} is too old; accepted are 10 and 11: {INSTALL}"
         )
     return module
-
-
-def cuda_runtime() -> Any:
-    """The module `cuda.bindings.runtime`; raises `EngineError` as `tensorrt` does."""
-    return _module("cuda.bindings.runtime", "cuda-bindings")
 
 
 def major(module: Any) -> int:
@@ -74,16 +73,3 @@ def the_log(module: Any) -> Any:
                     lines.append(msg)
 
     return Log()
-
-
-def _module(name: str, package: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = package if name.startswith(str(error.name)) else error.name
-        raise EngineError(f"{missing} is not installed; install it with: {INSTALL}") from error
-    except (ImportError, OSError) as error:
-        raise EngineError(
-            f"{package}'s libraries cannot be loaded: {one_line(error)}; they are installed with: "
-            f"{INSTALL}"
-        ) from error

@@ -1,4 +1,4 @@
-"""A GPU's memory, streams and copies, by way of CUDA's runtime."""
+"""What plans take and leave: memory of a GPU, used again."""
 
 from __future__ import annotations
 
@@ -10,77 +10,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from clsspec_serve.engines.tensorrt.libraries import cuda_runtime
-from clsspec_serve.errors import EngineError, one_line
-
-
-class OutOfMemory(EngineError):
-    """The GPU has no room for what was asked for."""
-
-
-class Device:
-    """One GPU, of an index that CUDA sees. All raise `EngineError` with CUDA's own words."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.cuda = cuda_runtime()
-
-    def use(self) -> None:
-        """Make it the one that this thread's calls are about, TensorRT's included."""
-        self._ask(self.cuda.cudaSetDevice(self.index))
-
-    @property
-    def architecture(self) -> tuple[int, int]:
-        """The compute capability: (9, 0) is an H100's."""
-        names = self.cuda.cudaDeviceAttr
-        major, minor = (
-            self._ask(self.cuda.cudaDeviceGetAttribute(name, self.index))
-            for name in (
-                names.cudaDevAttrComputeCapabilityMajor,
-                names.cudaDevAttrComputeCapabilityMinor,
-            )
-        )
-        return major, minor
-
-    def stream(self) -> int:
-        """A new stream, which waits for no other, the default one included."""
-        flags = self.cuda.cudaStreamNonBlocking
-        return int(self._ask(self.cuda.cudaStreamCreateWithFlags(flags)))
-
-    def wait(self, stream: int) -> None:
-        """Return when all that was put on the stream is done."""
-        self._ask(self.cuda.cudaStreamSynchronize(stream))
-
-    def end(self, stream: int) -> None:
-        """Give a stream back; never raises, as it is for `__del__`."""
-        self.cuda.cudaStreamDestroy(stream)
-
-    def allocate(self, size: int) -> int:
-        """The address of so many bytes, a multiple of 256; raises `OutOfMemory`."""
-        return int(self._ask(self.cuda.cudaMalloc(size)))
-
-    def free(self, address: int) -> None:
-        """Give memory back; never raises, as it is for `__del__`."""
-        self.cuda.cudaFree(address)
-
-    def upload(self, array: NDArray[Any], address: int, stream: int) -> None:
-        """Copy a C-contiguous array there, when its turn on the stream comes."""
-        kind = self.cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._ask(self.cuda.cudaMemcpyAsync(address, array.ctypes.data, array.nbytes, kind, stream))
-
-    def download(self, address: int, array: NDArray[Any]) -> None:
-        """Fill a C-contiguous array from there, now."""
-        kind = self.cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._ask(self.cuda.cudaMemcpy(array.ctypes.data, address, array.nbytes, kind))
-
-    def _ask(self, answer: tuple[Any, ...]) -> Any:
-        status, *values = answer
-        if int(status) == 0:
-            return values[0] if values else None
-        text = self.cuda.cudaGetErrorString(status)[1].decode(errors="replace")
-        full = int(status) == int(self.cuda.cudaError_t.cudaErrorMemoryAllocation)
-        kind = OutOfMemory if full else EngineError
-        raise kind(f"tensorrt failed: CUDA: {one_line(RuntimeError(text))}")
+from clsspec_serve.engines.device import Device, OutOfMemory
+from clsspec_serve.engines.pinned import pinned
 
 
 class Pool:
@@ -92,6 +23,7 @@ class Pool:
 
     def __init__(self, device: Device) -> None:
         self.device = device
+        self.pinned = pinned(device)
         # `deque`s, as garbage is collected at any time: a lock could be this thread's own.
         self._waiting: dict[int, deque[int]] = {}
         self._ended = False
@@ -107,6 +39,13 @@ class Pool:
         except OutOfMemory:
             self.trim()
             return Block(self, self.device.allocate(size), size)
+
+    def keep(self, array: NDArray[Any]) -> Held:
+        """A copy of an array there; raises `EngineError`."""
+        self.device.use()
+        held = Held(self.take(array.nbytes), array.shape, array.dtype)
+        self.device.upload(np.ascontiguousarray(array), held.block.address)
+        return held
 
     def give(self, address: int, size: int) -> None:
         """Take memory back."""
@@ -160,8 +99,8 @@ class Held:
 
     def numpy(self) -> NDArray[Any]:
         """A copy in this machine's memory; raises `EngineError`."""
-        found = np.empty(self._shape, self.dtype)
-        device = self.block.pool.device
-        device.use()
-        device.download(self.block.address, found)
+        pool = self.block.pool
+        found = pool.pinned.array(self._shape, self.dtype)
+        pool.device.use()
+        pool.device.download(self.block.address, found)
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from clsspec_serve.choices import Precision
 from clsspec_serve.engines.protocol import Value, Values, here
 from clsspec_serve.engines.tensorrt.buckets import Bucket
+from clsspec_serve.engines.tensorrt.captures import Captures
 from clsspec_serve.engines.tensorrt.inspection import Layers, inspect
-from clsspec_serve.engines.tensorrt.libraries import listening, the_log, why
+from clsspec_serve.engines.tensorrt.libraries import Refused, listening, the_log, why
 from clsspec_serve.engines.tensorrt.memory import Block, Held, Pool
 from clsspec_serve.errors import EngineError, one_line
 
@@ -57,7 +59,7 @@ class Plan:
         self._inputs: Types = {name: types[name] for name in names if name in taken}
         self._outputs: Types = {name: types[name] for name in names if name not in taken}
         self._idle: list[Lane] = []
-        self._creating = threading.Lock()
+        self._choosing = threading.Lock()
 
     def layers(self) -> Layers:
         """What TensorRT made of the graph."""
@@ -71,7 +73,7 @@ class Plan:
         self._pool.device.use()
         with listening(self._module) as heard:
             try:
-                lane = self._lane()
+                lane = self._lane({name: source.shape for name, source in sources.items()})
                 found = lane.run(sources, outputs)
             # The bindings raise errors of their own for arguments that they refuse.
             except (Refused, RuntimeError, TypeError, ValueError) as error:
@@ -105,22 +107,21 @@ class Plan:
             return value
         return np.ascontiguousarray(here(value))
 
-    def _lane(self) -> Lane:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            with self._creating:
-                return Lane(self._engine, self._pool, self.bucket, self._inputs, self._outputs)
-
-
-class Refused(Exception):
-    """TensorRT said no, and in its log why."""
+    def _lane(self, shapes: Mapping[str, tuple[int, ...]]) -> Lane:
+        """An idle one, of the same shapes where there is one, or a new one."""
+        with self._choosing:
+            fitting = [lane for lane in self._idle if lane.shapes == shapes] or [*self._idle]
+            if fitting:
+                self._idle.remove(fitting[-1])
+                return fitting[-1]
+            return Lane(self._engine, self._pool, self.bucket, self._inputs, self._outputs)
 
 
 class Lane:
     """What one run at a time needs: an execution context, a stream, and memory for its inputs.
 
-    Memory is for the bucket's largest batch, so that nothing is allocated twice.
+    Memory is for the bucket's largest batch, so that nothing is allocated twice. `shapes`: of the
+    inputs of the run before.
     """
 
     def __init__(
@@ -134,27 +135,26 @@ class Lane:
             self._context = engine.create_execution_context()
         if self._context is None:
             raise Refused("there is no room for another run at the same time")
+        self.shapes: dict[str, tuple[int, ...]] = {}
         largest = bucket.shapes(bucket.largest)
-        for name, shape in largest.items():
-            self._set_shape(name, shape)
-        self._infer()
+        self._set_shapes(largest)
         self._room = {name: _size(self._shape(name), outputs[name]) for name in outputs}
         self._given = {name: pool.take(_size(largest[name], inputs[name])) for name in inputs}
         self._unasked: dict[str, Block] = {}
         self._stream = self._device.stream()
+        self._captures = Captures(self._device, self._stream)
 
     def run(self, sources: Mapping[str, Source], outputs: Sequence[str]) -> dict[str, Held]:
         """Run once, and return when all is there."""
         try:
-            for name, source in sources.items():
-                self._set_shape(name, source.shape)
-                self._set_address(name, self._block(name, source))
-            self._infer()
-            blocks = {name: self._room_for(name, name in outputs) for name in self._outputs}
-            for name, block in blocks.items():
-                self._set_address(name, block)
-            if not self._context.execute_async_v3(self._stream):
-                raise Refused("the run was not begun")
+            shapes = {name: sources[name].shape for name in sorted(sources)}
+            if shapes != self.shapes:
+                self._captures.forget()
+                self._set_shapes(shapes)
+            blocks = {name: self._block(name, sources[name]) for name in shapes}
+            blocks |= {name: self._room_for(name, name in outputs) for name in self._outputs}
+            addresses = tuple(block.address for block in blocks.values())
+            self._captures.run(addresses, partial(self._enqueue, blocks))
         finally:
             # Also when nothing was begun: copies of inputs can be under way.
             self._device.wait(self._stream)
@@ -176,23 +176,29 @@ class Lane:
             self._unasked[name] = self._pool.take(self._room[name])
         return self._unasked[name]
 
-    def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        if not self._context.set_input_shape(name, shape):
-            raise Refused(f"{name} cannot be {shape}")
-
-    def _set_address(self, name: str, block: Block) -> None:
-        if not self._context.set_tensor_address(name, block.address):
-            raise Refused(f"{name} cannot be at {block.address:#x}")
-
-    def _infer(self) -> None:
+    def _set_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.shapes = {}
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                raise Refused(f"{name} cannot be {shape}")
         lacking = self._context.infer_shapes()
         if lacking:
             raise Refused(f"the shapes of {', '.join(lacking)} are not known")
+        self.shapes = shapes
+
+    def _enqueue(self, blocks: Mapping[str, Block]) -> None:
+        for name, block in blocks.items():
+            if not self._context.set_tensor_address(name, block.address):
+                raise Refused(f"{name} cannot be at {block.address:#x}")
+        if not self._context.execute_async_v3(self._stream):
+            raise Refused("the run was not begun")
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._context.get_tensor_shape(name))
 
     def __del__(self) -> None:
+        if hasattr(self, "_captures"):
+            self._captures.forget()
         if hasattr(self, "_stream"):
             self._device.end(self._stream)
 

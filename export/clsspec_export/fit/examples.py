@@ -161,7 +161,7 @@ class Extractor:
                 yield prepared.pixels
 
         for batch in batches(views(), batch_size):
-            found = self._model.forward(np.stack(batch), self._request)
+            found = self._model.forward(self._model.stack(batch), self._request)
             done, waiting[:] = waiting[: len(found)], waiting[len(found) :]
             for example, features in zip(done, found, strict=True):
                 self._store(example, features)

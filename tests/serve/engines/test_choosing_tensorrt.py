@@ -112,7 +112,7 @@ def test_cudas_libraries_are_a_reason_too(double: Double, monkeypatch: pytest.Mo
     def missing() -> None:
         raise EngineError("cuda-bindings's libraries cannot be loaded")
 
-    monkeypatch.setattr("clsspec_serve.engines.tensorrt.libraries.cuda_runtime", missing)
+    monkeypatch.setattr("clsspec_serve.engines.device.cuda_runtime", missing)
     assert why_not("tensorrt") == "cuda-bindings's libraries cannot be loaded"
 
 

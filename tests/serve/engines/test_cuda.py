@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import tiny_bundle as tiny
-from cuda_double import Double, Memory, Session, install
+from cuda_double import Double, Session, install
 from http_server import colour_bundle
-from numpy.typing import NDArray
 
 from clsspec_export.fit.feature_cache import cache_of
 from clsspec_serve import load
 from clsspec_serve.batching import Batcher
 from clsspec_serve.choices import HeadTask
-from clsspec_serve.engines import cuda
+from clsspec_serve.engines import cuda, pinned
 from clsspec_serve.engines.cuda import CudaEngine, Held, load_libraries
 from clsspec_serve.engines.gpus import Gpu
 from clsspec_serve.engines.protocol import Values, here
@@ -31,8 +30,17 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (28, 42, 3), np.uint8)
 
 
 @pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Double:
-    return install(monkeypatch.setattr)
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
+    double = install(monkeypatch.setattr)
+    yield double
+    assert double.cuda.misuses == []
+
+
+def crossings(double: Double) -> list[str]:
+    """What was run and copied since the last time."""
+    found = [each for each in double.cuda.log if not each.startswith(("malloc", "free", "lock"))]
+    double.cuda.log.clear()
+    return found
 
 
 @pytest.fixture
@@ -58,20 +66,22 @@ def test_outputs_are_those_of_the_graph_and_stay_on_the_gpu(graph: Path, double:
     given = inputs()
     found = CudaEngine(graph).run(given, ["patches_0", "cls"])
     assert list(found) == ["patches_0", "cls"]
-    assert double.log == ["up pixels", "up position", "run"]
+    assert crossings(double) == ["up pixels", "up position", "run"]
     expected = tiny.features(given["pixels"], given["position"])
     for name, value in found.items():
         assert isinstance(value, Held)
         assert value.shape == expected[name].shape
         np.testing.assert_allclose(here(value), expected[name], rtol=1e-5, atol=1e-4)
-    assert double.log[3:] == [f"down {value.shape}" for value in found.values()]
+    assert crossings(double) == [f"down {expected[name].nbytes}" for name in found]
 
 
 def test_what_one_engine_left_on_the_gpu_another_takes_there(graph: Path, double: Double) -> None:
     given = inputs()
-    there = Held(Memory(given["position"], 1, double.log))
-    found = CudaEngine(graph, device=1).run(given | {"position": there}, ["patches"])["patches"]
-    assert double.log == ["up pixels", "stays position", "run"]
+    engine = CudaEngine(graph, device=1)
+    there = engine.keep(given["position"])
+    assert crossings(double) == ["keep (2, 3, 4)"]
+    found = engine.run(given | {"position": there}, ["patches"])["patches"]
+    assert crossings(double) == ["up pixels", "stays position", "run"]
     expected = tiny.features(given["pixels"], given["position"])["patches"]
     np.testing.assert_allclose(here(found), expected, rtol=1e-5, atol=1e-4)
 
@@ -142,13 +152,15 @@ def test_what_the_session_refuses_is_one_line(
         CudaEngine(graph).run(inputs() | wrong, outputs)
 
 
-def test_what_cannot_be_copied_back_is_one_line(graph: Path, double: Double) -> None:
-    class Lost(Memory):
-        def numpy(self) -> NDArray[Any]:
-            raise RuntimeError("CUDA failure 719:\nunspecified launch failure")
-
-    with pytest.raises(EngineError, match=r"^cuda failed: CUDA failure 719: unspecified launch f"):
-        Held(Lost(tiny.POSITIONS, 0, double.log)).numpy()
+def test_what_cannot_be_copied_is_one_line(graph: Path, double: Double) -> None:
+    engine = CudaEngine(graph)
+    found = engine.run(inputs(), ["cls"])["cls"]
+    double.cuda.fails["cudaMemcpy"] = double.cuda.cudaError_t.cudaErrorLaunchFailure
+    with pytest.raises(EngineError, match=r"^CUDA failed: error 719 of the double$"):
+        here(found)
+    double.cuda.capacity = 0
+    with pytest.raises(EngineError, match=r"^cuda failed: [^\n]+$"):
+        engine.keep(tiny.POSITIONS)
 
 
 def test_a_broken_graph_is_one_line(tmp_path: Path, double: Double) -> None:
@@ -165,11 +177,28 @@ def test_only_what_was_asked_for_leaves_the_gpu(bundle: Path, double: Double) ->
     found = model(PICTURE, tasks=("cls", "segment"))
     np.testing.assert_array_equal(found.segment, expected.segment)
     np.testing.assert_array_equal(found.cls, expected.cls)
-    assert double.log == [
-        *("up pixels", "up position", "run", "down (1, 4)"),
-        *("stays patches", "run", "down (1, 2, 3, 3)"),
+    assert crossings(double) == [
+        *("keep (2, 3, 4)", "up pixels", "stays position", "run", "down 16"),
+        *("stays patches", "run", "down 72"),
     ]
+    model(np.roll(PICTURE, 1), tasks=("cls",))
+    assert crossings(double) == ["up pixels", "stays position", "run", "down 16"]
     assert [session.device for session in double.sessions] == [1, 1]
+
+
+def test_batches_are_put_together_where_the_gpu_copies_them_from(
+    bundle: Path, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinned, "SMALLEST", 1)
+    model = load(bundle, engine="cuda")
+    request = model.request(tasks=("cls", "patches"))
+    pictures = [np.roll(PICTURE, number, axis=1) for number in range(3)]
+    batch = model.stack([model.prepare(each, request).pixels for each in pictures])
+    assert double.cuda.log[-1] == f"lock {1 << (batch.nbytes - 1).bit_length()}"
+    assert batch.base is not None
+    whole = load(bundle, engine="onnxruntime")
+    for picture, found in zip(pictures, model.predict(pictures, tasks=("cls",)), strict=True):
+        np.testing.assert_array_equal(found.cls, whole(picture, tasks=("cls",)).cls)
 
 
 def test_requests_that_share_a_batch_get_their_own(bundle: Path, double: Double) -> None:

@@ -23,10 +23,11 @@ Right = Callable[..., None]
 def double(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
     double = install(request.param, put=monkeypatch.setattr, put_module=monkeypatch.setitem)
     yield double
-    if double.cuda.memory:
+    if double.cuda.memory or double.cuda.locked:
         gc.collect()
     assert double.cuda.misuses == []
-    assert (double.cuda.memory, double.cuda.streams) == ({}, {}), "not all was given back"
+    left = (double.cuda.memory, double.cuda.streams, double.cuda.graphs, double.cuda.locked)
+    assert left == ({}, {}, {}, {}), "not all was given back"
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_features_and_heads_are_those_of_the_cpu_and_stay_on_the_gpu(
     crossed = [each for each in double.cuda.log if each.startswith(("up", "down"))]
     pixels, patches, floats = 64 * 96, 4 * 6, 4
     assert crossed == [
-        *(f"up {4 * pixels}", f"up {floats * patches * 192}"),
+        *(f"up {floats * patches * 192}", f"up {4 * pixels}"),
         *(f"down {floats * 192}", f"down {floats * patches * 17}"),
         f"down {floats * 16 * patches}",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,14 +25,14 @@ def refused(act: Callable[[], object]) -> str:
 
 
 def importing(monkeypatch: pytest.MonkeyPatch, error: Exception, name: str = "tensorrt") -> None:
-    real = libraries.importlib.import_module
+    real = importlib.import_module
 
     def import_module(wanted: str) -> object:
         if wanted == name:
             raise error
         return real(wanted)
 
-    monkeypatch.setattr(libraries.importlib, "import_module", import_module)
+    monkeypatch.setattr(importlib, "import_module", import_module)
 
 
 def test_a_package_that_is_missing_is_named_with_its_command(
@@ -53,7 +54,7 @@ def test_a_package_that_is_missing_is_named_with_its_command(
             error = ModuleNotFoundError(f"No module named '{missing}'", name=missing)
             importing(patch, error, "cuda.bindings.runtime")
             assert refused(lambda: TensorRtEngine(graph)) == (
-                f"cuda-bindings is not installed; install it with: {INSTALL}"
+                'cuda-bindings is not installed; install it with: pip install "clsspec-serve[gpu]"'
             )
 
 

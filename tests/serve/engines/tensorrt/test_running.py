@@ -262,7 +262,7 @@ def test_a_full_gpu_gives_what_waits_to_others(
     double.cuda.capacity = 0
     with pytest.raises(EngineError) as info:
         engine.run(inputs(2, (1, 1)), NAMES)
-    assert str(info.value) == "tensorrt failed: CUDA: error 2 of the double"
+    assert str(info.value) == "CUDA failed: error 2 of the double"
     double.cuda.capacity = 1 << 40
     right(engine, inputs())
 
@@ -288,7 +288,7 @@ def test_what_cuda_refuses_is_one_line(
         ("cudaMemcpy", lambda: here(found)),
     ):
         double.cuda.fails[name] = failure
-        with pytest.raises(EngineError, match=r"^tensorrt failed: CUDA: error 719 of the double$"):
+        with pytest.raises(EngineError, match=r"^CUDA failed: error 719 of the double$"):
             act()
         del double.cuda.fails[name]
     right(engine, inputs())
