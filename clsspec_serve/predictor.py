@@ -194,10 +194,15 @@ class Model:
         return frame(self.manifest, image, request)
 
     def stack(self, views: Sequence[Pixels]) -> Pixels:
-        """A batch `(B, 4, h, w) uint8` of views of one shape, where the engine reads it from."""
-        engine, shape = self.engine, (len(views), *views[0].shape)
-        place = engine.room(shape, np.uint8) if isinstance(engine, WithMemory) else None
-        return np.stack(views, out=place)
+        """A batch `(B, 4, h, w) uint8` of views of one shape."""
+        return np.stack(views, out=self.room((len(views), *views[0].shape)))
+
+    def room(self, shape: tuple[int, ...]) -> Pixels:
+        """An array for a batch, to be filled, where the engine takes it from fastest."""
+        engine = self.engine
+        if isinstance(engine, WithMemory):
+            return engine.room(shape, np.uint8)
+        return np.empty(shape, np.uint8)
 
     def forward(self, pixels: Pixels, request: Request) -> list[dict[str, NDArray[Any]]]:
         """One pass of `(B, 4, h, w) uint8`: for each view the features and the heads' raw answers.

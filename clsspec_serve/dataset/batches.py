@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
-
-import numpy as np
 
 from clsspec_serve.dense.views import Pixels
 
@@ -24,11 +23,12 @@ class _Batch(Generic[T]):
 class Batches(Generic[T]):
     """Batches of at most `size` views, one for each shape.
 
-    New memory for each batch would take more time than filling it, so that some is kept.
+    New memory for each batch would take more time than filling it, so that some is kept. `room`:
+    gives it, for a shape.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, room: Callable[[Shape], Pixels]) -> None:
+        self._size, self._room = size, room
         self._batches: dict[Shape, _Batch[T]] = {}
         self._spare: deque[Pixels] = deque(maxlen=2)
 
@@ -55,4 +55,4 @@ class Batches(Generic[T]):
             memory = self._spare.popleft()
             if memory.shape[1:] == shape:
                 return memory
-        return np.empty((self._size, *shape), np.uint8)
+        return self._room((self._size, *shape))

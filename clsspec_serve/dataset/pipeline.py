@@ -95,7 +95,7 @@ class Pipeline:
         ahead = ceil(2 * (batch_size + encoders) / CHUNK)
         self._decoded: Channel[Preparing] = Channel(ahead)
         self._encoded: Channel[tuple[list[_Pending], Future[list[Row]]]] = Channel(ahead)
-        self._batches: Batches[_Pending] = Batches(batch_size)
+        self._batches: Batches[_Pending] = Batches(batch_size, model.room)
         # One waits while the network has others.
         self._steps: Channel[_Step] = Channel(1)
         self._errors: list[BaseException] = []
