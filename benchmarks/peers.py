@@ -1,6 +1,7 @@
 """clsspec's engines beside what else runs the same ViT on a CPU: same weights, same photographs.
 
     python benchmarks/peers.py [--names NAME,NAME] [--batch 1,8] [--size 224] [--seconds 60]
+                               [--optimum PYTHON]
 
 A plain timm architecture with random weights, built for this size so that nobody resizes positions,
 runs as the documentation of each tool says, with the tool's own defaults for threads:
@@ -10,6 +11,9 @@ runs as the documentation of each tool says, with the tool's own defaults for th
 - transformers: `Dinov2Model` with the same weights.
 - ONNX Runtime: `torch.onnx.export(dynamo=True)` of the timm model at this size and batch, and an
   `InferenceSession`.
+- Optimum, with `--optimum`: `ORTModelForFeatureExtraction` of what that `Dinov2Model` saves. It
+  needs transformers 4, so PYTHON is that of another environment, made by `python -m venv` and
+  `pip install "optimum-onnx[onnxruntime]" pillow`, and it runs in a process of its own.
 - clsspec: the exported backbone, for any size and batch, on every installed engine and precision.
 
 The peers get tensors that are normalised already, which is not counted; clsspec gets bytes and
@@ -31,7 +35,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +47,19 @@ from peers_candidates import (
     BASE,
     OURS,
     Batch,
+    Candidate,
     FloatArray,
     Forward,
     candidates,
     write_bundle,
 )
+from peers_workers import WorkerFailed, Workers
 
 from clsspec_export.architectures import create
 from clsspec_export.random_weights import randomize
-from clsspec_export.specialize import ViT
 from clsspec_serve.bench.machine import this_machine
 from clsspec_serve.bench.rounds import Work, measure
 from clsspec_serve.bench.times import Times, quartiles
-from clsspec_serve.bundle import Bundle
 from clsspec_serve.engines.select import installed_engines
 from clsspec_serve.errors import one_line
 from clsspec_serve.images import read_image
@@ -98,14 +102,14 @@ def cosines(found: FloatArray, base: FloatArray) -> tuple[float, float]:
 
 
 def prepared(
-    model: ViT, bundle: Bundle, given: list[Batch], folder: Path
+    given: list[Batch], each_candidate: Iterable[Candidate]
 ) -> tuple[dict[str, Forward], dict[str, tuple[float, float]], list[str]]:
     """What runs, how near it is to `BASE`, and what does not run and why."""
     forwards: dict[str, Forward] = {}
     near: dict[str, tuple[float, float]] = {}
     refused = []
     base = None
-    for name, build, tokens_of in candidates(model, bundle, given[0], folder):
+    for name, build, tokens_of in each_candidate:
         try:
             forward = build()
             tokens = np.concatenate([tokens_of(forward(batch)) for batch in given])
@@ -117,23 +121,31 @@ def prepared(
     return forwards, near, refused
 
 
-def measured(name: str, lengths: list[int], size: int, seconds: float) -> list[dict[str, Any]]:
+def measured(
+    name: str, lengths: list[int], size: int, seconds: float, optimum: str | None
+) -> list[dict[str, Any]]:
     """An object for each batch of one model, all in common rounds."""
     model = create(name, img_size=size)
     randomize(model)
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = write_bundle(model, name, Path(folder))
+    with tempfile.TemporaryDirectory() as temporary, Workers() as workers:
+        folder = Path(temporary)
+        bundle = write_bundle(model, name, folder)
         patch = bundle.manifest.architecture.patch_size
         preprocessing = bundle.manifest.preprocessing
         given = {each: batches(preprocessing, size, patch, each) for each in lengths}
-        ready = {each: prepared(model, bundle, given[each], Path(folder)) for each in lengths}
+        ready = {
+            each: prepared(
+                given[each], candidates(model, bundle, given[each][0], folder, workers, optimum)
+            )
+            for each in lengths
+        }
         works = {
             each: [repeated(forward, given[each][0]) for forward in ready[each][0].values()]
             for each in lengths
         }
-        busy, started = others_busy(), time.perf_counter()
+        busy, started = others_busy(workers), time.perf_counter()
         found = measure(works, seconds=seconds)
-        others = (others_busy() - busy) / (time.perf_counter() - started)
+        others = (others_busy(workers) - busy) / (time.perf_counter() - started)
     reports = []
     for each in lengths:
         forwards, near, refused = ready[each]
@@ -151,6 +163,7 @@ def measured(name: str, lengths: list[int], size: int, seconds: float) -> list[d
                 "cores_of_others": others,
                 "rows": rows,
                 "refused": refused,
+                "optimum": workers.versions(),
             }
         )
     return reports
@@ -172,11 +185,11 @@ def passes(rounds: list[list[float]], length: int) -> Times:
     return Times([[seconds / count for seconds in each] for each in rounds])
 
 
-def others_busy() -> float:
-    """Seconds of CPU that all but this process have taken since the machine started (Linux)."""
+def others_busy(workers: Workers) -> float:
+    """Seconds of CPU since the machine started, without this process and its workers (Linux)."""
     user, nice, system, _, _, irq, softirq = Path("/proc/stat").read_text().split()[1:8]
     ticks = sum(map(int, (user, nice, system, irq, softirq)))
-    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time() - workers.cpu_seconds()
 
 
 def row(
@@ -228,6 +241,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     yield ""
     yield from report["refused"]
+    yield from (f"Optimum's own Python has {each}" for each in report["optimum"])
     for goal, least in GOALS:
         able = [
             each
@@ -262,17 +276,24 @@ def main() -> None:
     parser.add_argument("--batch", default="1,8")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--optimum", metavar="PYTHON")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     lengths = [int(each) for each in arguments.batch.split(",")]
     for name in arguments.names.split(","):
-        for report in measured(name, lengths, arguments.size, arguments.seconds):
+        try:
+            reports = measured(name, lengths, arguments.size, arguments.seconds, arguments.optimum)
+        except WorkerFailed as error:
+            parser.exit(1, f"{error}; what was measured is lost\n")
+        for report in reports:
             if arguments.json:
                 print(json.dumps(report | {"machine": machine()}), flush=True)
             else:
                 print("\n".join(lines(report)), flush=True)
     if not arguments.json:
         print(machine())
+        if arguments.optimum is None:
+            print("Optimum is left out; --optimum PYTHON of an environment that has it adds it")
 
 
 if __name__ == "__main__":

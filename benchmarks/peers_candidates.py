@@ -16,6 +16,7 @@ import torch
 import transformers
 from bare_bundle import write_bare_bundle
 from numpy.typing import NDArray
+from peers_workers import Worker, Workers
 from torch import nn
 
 from clsspec_export.checkpoints.checkpoint import Checkpoint
@@ -125,6 +126,21 @@ def openvino_request(model: ViT, batch: Batch, path: Path) -> Forward:
     return lambda batch: [request.infer([batch.normalised.numpy()])[0]]
 
 
+def optimum_worker(
+    model: ViT, batch: Batch, folder: Path, workers: Workers, python: str
+) -> Callable[[Batch], Worker]:
+    """As Optimum's documentation does it, from what transformers saves, under its own Python.
+
+    An image processor is saved, too, as any checkpoint has one: Optimum traces at its size.
+    """
+    size = batch.pixels.shape[-1]
+    dinov2(model, size).save_pretrained(folder)
+    crop = {"height": size, "width": size}
+    transformers.BitImageProcessor(crop_size=crop).save_pretrained(folder)
+    worker = workers.start(python, "peers_optimum.py", folder)
+    return lambda batch: worker.forward(batch.normalised)
+
+
 def export(model: ViT, batch: Batch, path: Path) -> None:
     """Write timm's model as PyTorch's tutorial does."""
     with warnings.catch_warnings():
@@ -160,8 +176,13 @@ def on_engine(bundle: Bundle, engine: EngineName, precision: Precision) -> Forwa
     return lambda batch: model.infer(batch.pixels, FEATURES, ())
 
 
-def candidates(model: ViT, bundle: Bundle, batch: Batch, folder: Path) -> Iterator[Candidate]:
-    """All of them for one length of batch; `BASE` comes first."""
+def candidates(
+    model: ViT, bundle: Bundle, batch: Batch, folder: Path, workers: Workers, optimum: str | None
+) -> Iterator[Candidate]:
+    """All of them for one length of batch; `BASE` comes first.
+
+    `optimum`: a Python that has it, whose process is one of `workers`; without, it takes no part.
+    """
 
     def read(found: torch.Tensor) -> FloatArray:
         return found.float().numpy()
@@ -182,6 +203,14 @@ def candidates(model: ViT, bundle: Bundle, batch: Batch, folder: Path) -> Iterat
         lambda: onnx_session(model, batch, folder / f"{len(batch.pixels)}.onnx"),
         lambda found: found[0],
     )
+    if optimum is not None:
+        yield Candidate(
+            "Optimum, onnxruntime fp32",
+            lambda: optimum_worker(
+                model, batch, folder / f"optimum-{len(batch.pixels)}", workers, optimum
+            ),
+            Worker.tokens,
+        )
     yield Candidate(
         "OpenVINO, its own choice",
         lambda: openvino_request(model, batch, folder / f"{len(batch.pixels)}.onnx"),
