@@ -18,7 +18,7 @@ from clsspec_serve.manifest import Manifest
 from clsspec_serve.preparation import Prepared, prepare
 from clsspec_serve.request import Request
 
-CHUNK = 4
+CHUNK = 8
 """Pictures that go from thread to thread together, as a change of threads takes its time, too."""
 
 
