@@ -69,12 +69,14 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle of a tiny ViT with random weights, specialized; not to be changed."""
+    from standins.backbones import made_once
     from tiny_architecture import NAME
 
     from clsspec_export.checkpoints.source import load_checkpoint
     from clsspec_export.export import export_bundle, lift
 
-    folder = tmp_path_factory.mktemp("exported") / "toy"
-    checkpoint, origin = load_checkpoint(f"random:{NAME}")
-    export_bundle(lift(checkpoint), folder, origin)
-    return folder
+    def make(folder: Path) -> None:
+        checkpoint, origin = load_checkpoint(f"random:{NAME}")
+        export_bundle(lift(checkpoint), folder / "toy", origin)
+
+    return made_once(tmp_path_factory, "exported", make) / "toy"

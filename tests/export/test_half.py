@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import onnx
@@ -81,10 +82,10 @@ def test_every_kind_of_backbone_computes_in_half_precision(
     assert LEAST < min(cosines) < 1 - 1e-8, "in fp32 it would be closer"
 
 
+ALWAYS = [("fp16", "rotary"), ("bf16", "norm_pre"), ("fp16", "norms of q and k")]
 EXPORTED = [
-    (precision, name)
-    for precision in HALVES
-    for name in ("attention bias", "rotary", "norm_pre", "swiglu", *OTHERS)
+    pytest.param(*each, marks=() if each in ALWAYS else pytest.mark.stress)
+    for each in product(HALVES, ("attention bias", "rotary", "norm_pre", "swiglu", *OTHERS))
 ]
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from standins.backbones import DINOV2, DINOV3, families, tiny, write_bundle
+from standins.backbones import DINOV2, DINOV3, families, made_once, tiny, write_bundle
 
 from clsspec_export.audit import audit
 from clsspec_export.checkpoints.checkpoint import Checkpoint
@@ -25,7 +25,8 @@ from clsspec_serve.manifest import SCHEMA_VERSION
 from clsspec_serve.schema import Output
 from clsspec_serve.verification import verify_engines
 
-FAMILIES = ("specialized", "swiglu", "rotary")
+FAMILIES = ("specialized", pytest.param("swiglu", marks=pytest.mark.stress), "rotary")
+STORAGES: tuple[Storage, ...] = ("fp32", "fp16")
 
 
 def state_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -78,13 +79,14 @@ def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[Storage, Bundle]:
     """Bundles of one rounded checkpoint, stored in both ways. Not to be changed."""
-    folder = tmp_path_factory.mktemp("storage")
-    rounded = round_to_fp16(families()[request.param]())
-    both: dict[Storage, Bundle] = {}
-    for storage in ("fp32", "fp16"):
-        write_bundle(replace(rounded, storage=storage), folder / storage)
-        both[storage] = open_bundle(folder / storage)
-    return both
+
+    def make(folder: Path) -> None:
+        rounded = round_to_fp16(families()[request.param]())
+        for storage in STORAGES:
+            write_bundle(replace(rounded, storage=storage), folder / storage)
+
+    folder = made_once(tmp_path_factory, f"storage of {request.param}", make)
+    return {storage: open_bundle(folder / storage) for storage in STORAGES}
 
 
 def initializers(bundle: Bundle) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from clsspec_export.tables import TabledBackbone, fits_tables
 from clsspec_serve.manifest import Specialization
 
 SPLIT = tuple(family for family in FAMILIES if family != "plain")
+ALWAYS = ("registers with patch", "rotary", "EVA with learned positions")
 SIZES = ((1, (4, 4)), (2, (3, 5)), (5, (6, 2)))
 TOLERANCE = 2e-5
 QKV = Specialization(qkv_blocks=1)
@@ -50,7 +51,10 @@ def test_the_tabled_form_is_the_same_function(family: str) -> None:
     assert all(furthest(checkpoint, batch, grid) < TOLERANCE for batch, grid in SIZES)
 
 
-@pytest.mark.parametrize("family", SPLIT)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(each, marks=() if each in ALWAYS else pytest.mark.stress) for each in SPLIT],
+)
 def test_its_graph_computes_and_multiplies_what_the_model_does_on_both_engines(
     family: str, tmp_path: Path
 ) -> None:

@@ -15,6 +15,8 @@ from indoor_tiny.training.measure import measure
 from indoor_tiny.training.plan import Plan
 from indoor_tiny.training.train import train
 
+pytestmark = pytest.mark.stress
+
 HEADS = Heads(train=4, validation=2, side=48, epochs=1, seed=0)
 
 

@@ -79,6 +79,7 @@ def test_training_lowers_the_loss(folders: tuple[Path, Path]) -> None:
     assert sums[-1] < 0.8 * sums[0]
 
 
+@pytest.mark.stress
 def test_a_compiled_network_trains_alike(
     tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,29 +126,59 @@ class Exported:
     graph: Path
 
 
-def write_graph(checkpoint: Checkpoint, path: Path) -> Exported:
+def export_backbone(checkpoint: Checkpoint, path: Path) -> None:
     """Export a checkpoint with all outputs, without any check."""
-    from clsspec_export.architectures import describe
     from clsspec_export.backbone import Backbone
     from clsspec_export.onnx_graph import export_graph
     from clsspec_export.pixels import fold_pixels
 
-    outputs = all_outputs(checkpoint)
     embed = fold_pixels(checkpoint.model.patch_embed.proj, checkpoint.preprocessing)
-    export_graph(Backbone(checkpoint.model, outputs, embed), path)
+    export_graph(Backbone(checkpoint.model, all_outputs(checkpoint), embed), path)
+
+
+def described(checkpoint: Checkpoint, path: Path) -> Exported:
+    """What `export_backbone` has written."""
+    from clsspec_export.architectures import describe
+
     architecture = describe(checkpoint.architecture, checkpoint.model)
-    return Exported(checkpoint, outputs, architecture, path)
+    return Exported(checkpoint, all_outputs(checkpoint), architecture, path)
+
+
+def write_graph(checkpoint: Checkpoint, path: Path) -> Exported:
+    """Both."""
+    export_backbone(checkpoint, path)
+    return described(checkpoint, path)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker to ask for it fills, for all of them. Not to be changed."""
+    from filelock import FileLock
+
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    done = folder.with_name(f"{name}.done")
+    with FileLock(folder.with_name(f"{name}.lock")):
+        if not done.exists():
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
-    """The graph of a family by its name, written once per session. Not to be changed."""
+    """The graph of a family by its name, written once for all workers. Not to be changed."""
     done: dict[str, Exported] = {}
 
     def get(family: str) -> Exported:
         if family not in done:
-            path = tmp_path_factory.mktemp("graph") / "model.onnx"
-            done[family] = write_graph(families()[family](), path)
+            checkpoint = families()[family]()
+            folder = made_once(
+                tmp_path_factory,
+                f"graph of {family}",
+                lambda folder: export_backbone(checkpoint, folder / "model.onnx"),
+            )
+            done[family] = described(checkpoint, folder / "model.onnx")
         return done[family]
 
     return get
@@ -178,22 +208,20 @@ class Written(Exported):
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """What `write_graphs` makes of `WRITTEN`, once for all workers. Not to be changed."""
-    from filelock import FileLock
-
     from clsspec_export.architectures import describe
     from clsspec_export.graphs import write_graphs
     from clsspec_serve.manifest import Variant
 
     checkpoint, pictures = families()[WRITTEN](), PHOTOGRAPHS
     outputs = all_outputs(checkpoint)
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "written"
-    notes = folder.with_suffix(".json")
-    with FileLock(folder.with_suffix(".lock")):
-        if not notes.exists():
-            folder.mkdir(exist_ok=True)
-            made = write_graphs(checkpoint, outputs, folder, ("int8", "bf16", "fp16"), pictures)
-            notes.write_text(json.dumps([each.model_dump(mode="json") for each in made]))
+
+    def make(folder: Path) -> None:
+        made = write_graphs(checkpoint, outputs, folder, ("int8", "bf16", "fp16"), pictures)
+        notes = json.dumps([each.model_dump(mode="json") for each in made])
+        folder.with_name("written.json").write_text(notes)
+
+    folder = made_once(tmp_path_factory, "written", make)
+    notes = folder.with_name("written.json")
     variants = tuple(map(Variant.model_validate, json.loads(notes.read_text())))
     architecture = describe(checkpoint.architecture, checkpoint.model)
     return Written(checkpoint, outputs, architecture, folder / "model.onnx", variants, pictures)
@@ -205,8 +233,10 @@ def exported_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from clsspec_serve.bundle import open_bundle
     from clsspec_serve.layers import Layer
 
-    folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    write_bundle(families()["specialized"](), folder, [Layer(0, True)])
+    def make(folder: Path) -> None:
+        write_bundle(families()["specialized"](), folder / "tiny", [Layer(0, True)])
+
+    folder = made_once(tmp_path_factory, "bundle of specialized", make) / "tiny"
     return open_bundle(folder)
 
 

@@ -82,7 +82,13 @@ def run_over(
     return within(SECONDS, work)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(each, marks=() if each in ("a folder", "tars") else pytest.mark.stress)
+        for each in FORMS
+    ],
+)
 def test_each_broken_picture_has_a_row_that_says_why_and_spoils_no_other(
     bundle: Path, tmp_path: Path, pictures: list[Picture], form: str
 ) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from official_heads import Tokens
 from onnx import numpy_helper
 from PIL import Image
-from standins.backbones import DINOV2, DINOV3, REG4, WIDTH
+from standins.backbones import DINOV2, DINOV3, REG4, WIDTH, made_once
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -137,8 +137,19 @@ def make(base: str, folder: Path) -> Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
-    """The bundle of a kind of backbone, written once. Not to be changed."""
-    return cache(lambda base: make(base, tmp_path_factory.mktemp("heads")))
+    """The bundle of a kind of backbone, written once for all workers. Not to be changed."""
+
+    @cache
+    def get(base: str) -> Made:
+        folder = made_once(
+            tmp_path_factory,
+            f"heads of {base}",
+            lambda folder: torch.save(make(base, folder), folder / "made.pt"),
+        )
+        found: Made = torch.load(folder / "made.pt", weights_only=False)
+        return found
+
+    return get
 
 
 def views_of(task: HeadTask, made: Made) -> list[Tensor]:
