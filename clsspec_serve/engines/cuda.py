@@ -49,7 +49,10 @@ class Held:
 
     def numpy(self) -> NDArray[Any]:
         """A copy in this machine's memory; raises `EngineError`."""
-        found = self._pinned.array(self.shape, _TYPES[self.value.data_type()])
+        kind = self.value.data_type()
+        if kind not in _TYPES:
+            raise EngineError(f"cuda failed: an output is {kind}; accepted are {', '.join(_TYPES)}")
+        found = self._pinned.array(self.shape, _TYPES[kind])
         self._device.use()
         self._device.download(self.value.data_ptr(), found)
         return found

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import tiny_bundle as tiny
-from cuda_double import Double, Session, install
+from cuda_double import Double, Memory, Session, install
 from http_server import colour_bundle
 
 from clsspec_export.fit.feature_cache import cache_of
@@ -161,6 +161,15 @@ def test_what_cannot_be_copied_is_one_line(graph: Path, double: Double) -> None:
     double.cuda.capacity = 0
     with pytest.raises(EngineError, match=r"^cuda failed: [^\n]+$"):
         engine.keep(tiny.POSITIONS)
+
+
+def test_an_output_that_numpy_does_not_have_is_one_line(
+    graph: Path, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = CudaEngine(graph).run(inputs(), ["cls"])["cls"]
+    monkeypatch.setattr(Memory, "data_type", lambda _: "tensor(bfloat16)")
+    with pytest.raises(EngineError, match=r"^cuda failed: an output is tensor\(bfloat16\); "):
+        here(found)
 
 
 def test_a_broken_graph_is_one_line(tmp_path: Path, double: Double) -> None:
