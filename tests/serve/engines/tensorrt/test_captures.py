@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -128,18 +127,3 @@ def test_what_tensorrt_refuses_to_capture_is_run(
         right(engine, inputs())
     assert steps(double) == "run run run run"
     assert "runs are not captured: the run was not begun" in caplog.text
-
-
-def test_threads_get_their_own_features(graph: Path, double: Double) -> None:
-    engine = TensorRtEngine(graph)
-
-    def same(value: int) -> bool:
-        given = {
-            "pixels": np.full((2, 4, *tiny.SIZE), value, np.uint8),
-            "position": tiny.POSITIONS,
-        }
-        return all((here(engine.run(given, ["cls"])["cls"]) == value).all() for _ in range(30))
-
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(same, range(8)))
-    assert double.cuda.log.count("play") > 100
