@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,14 @@ def tiny_bundle(tmp_path: Path) -> Path:
     from tiny_bundle import write_tiny_bundle
 
     return write_tiny_bundle(tmp_path / "tiny")
+
+
+@pytest.fixture
+def own_garbage() -> Iterator[None]:
+    """Collections look through what the test itself has made, not through all that is imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -114,6 +114,8 @@ def samples(out: Path) -> list[dict[str, Any]]:
     urls = [str(each) for each in sorted((out / "samples").iterdir())]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
+        gc.freeze()  # so that nothing else is looked through
         found = list(webdataset.WebDataset(urls, shardshuffle=False))
         gc.collect()
+        gc.unfreeze()
     return found

@@ -299,7 +299,7 @@ def test_one_picture_is_the_least(machine: Machine, bundle: Bundle) -> None:
 
 
 def test_a_model_is_gone_before_the_next_one_starts(
-    machine: Machine, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, own_garbage: None
 ) -> None:
     started: list[weakref.ref[Model]] = []
 

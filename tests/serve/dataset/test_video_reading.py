@@ -319,7 +319,9 @@ def test_what_cannot_be_read_is_not_taken_for_the_end(
     assert own.read(items[-1]).shape == (240, 320, 3)
 
 
-def test_a_reader_that_is_not_needed_any_more_leaves_no_file_open(tmp_path: Path) -> None:
+def test_a_reader_that_is_not_needed_any_more_leaves_no_file_open(
+    tmp_path: Path, own_garbage: None
+) -> None:
     file = numbered(tmp_path / "a.mkv", 3)
     item, *_ = source(file).items()
     own = reader(file)

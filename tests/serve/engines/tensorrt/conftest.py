@@ -20,13 +20,13 @@ Right = Callable[..., None]
 
 
 @pytest.fixture(params=VERSIONS, ids=["10", "11"])
-def double(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
+def double(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, own_garbage: None
+) -> Iterator[Double]:
     double = install(request.param, put=monkeypatch.setattr, put_module=monkeypatch.setitem)
-    gc.freeze()  # what other tests have left would be looked through at each collection
     yield double
     if double.cuda.memory or double.cuda.locked:
         gc.collect()
-    gc.unfreeze()
     assert double.cuda.misuses == []
     left = (double.cuda.memory, double.cuda.streams, double.cuda.graphs, double.cuda.locked)
     assert left == ({}, {}, {}, {}), "not all was given back"
