@@ -77,6 +77,7 @@ def test_seconds_say_how_long(clsspec: Clsspec, tiny_bundle: Path) -> None:
     assert rounds[1] > 3
 
 
+@pytest.mark.stress
 def test_the_twin_is_measured_beside_it(clsspec: Clsspec, exported: Path) -> None:
     result = clsspec("bench", exported, *ONCE, "--batch-size", "2", "--twin", "--json")
     assert result.code == 0

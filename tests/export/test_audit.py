@@ -12,6 +12,7 @@ import torch
 from export_graphs import edited
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_cases import mostly_long
 from onnx import helper, numpy_helper
 from standins.backbones import (
     CLIP,
@@ -21,6 +22,7 @@ from standins.backbones import (
     FAMILIES,
     REG4,
     SWIGLU,
+    USUAL,
     Exported,
     Written,
     families,
@@ -42,7 +44,7 @@ from clsspec_serve.manifest import Specialization, Variant
 Family = Callable[[str], Exported]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_long(FAMILIES, USUAL))
 def test_every_kind_of_backbone_passes(family: str, exported: Family) -> None:
     audit(exported(family).graph, exported(family).architecture)
 
@@ -92,6 +94,7 @@ specializations = st.builds(
 )
 
 
+@pytest.mark.stress
 @settings(max_examples=3, deadline=None, derandomize=True, database=None)
 @given(
     base=st.sampled_from([DINOV2, REG4, SWIGLU, CLIP, DINOV3, EVA]),
@@ -227,7 +230,7 @@ def static_graph(item: Exported, path: Path, *, batch: int | None, frozen_grid: 
     [(1, False, r"batch of 2 and a grid of 3x5"), (None, True, r"batch of 3 and a grid of 6x4")],
     ids=["batch", "grid"],
 )
-@pytest.mark.parametrize("declared", ["honestly", "as dynamic"])
+@pytest.mark.parametrize("declared", mostly_long(["honestly", "as dynamic"], ["as dynamic"]))
 def test_a_frozen_axis_is_caught(
     batch: int | None,
     frozen_grid: bool,

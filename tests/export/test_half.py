@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from export_graphs import lowest_cosine, products, proto, shown, types, weights
+from long_cases import mostly_long
 from onnx import NodeProto, TensorProto
 from standins.backbones import (
     DINOV2,
@@ -83,10 +84,9 @@ def test_every_kind_of_backbone_computes_in_half_precision(
 
 
 ALWAYS = [("fp16", "rotary"), ("bf16", "norm_pre"), ("fp16", "norms of q and k")]
-EXPORTED = [
-    pytest.param(*each, marks=() if each in ALWAYS else pytest.mark.stress)
-    for each in product(HALVES, ("attention bias", "rotary", "norm_pre", "swiglu", *OTHERS))
-]
+EXPORTED = mostly_long(
+    product(HALVES, ("attention bias", "rotary", "norm_pre", "swiglu", *OTHERS)), ALWAYS
+)
 
 
 @pytest.mark.parametrize(("precision", "family"), EXPORTED)

@@ -10,8 +10,9 @@ import onnx
 import pytest
 import torch
 from export_helpers import random_pixels
+from long_cases import mostly_long
 from onnx import TensorProto
-from standins.backbones import FAMILIES, Exported
+from standins.backbones import FAMILIES, USUAL, Exported
 from torch import nn
 
 from clsspec_export.onnx_graph import OPSET
@@ -26,7 +27,7 @@ TOLERANCE = 1e-4
 BATCHES_AND_GRIDS = ((1, (4, 4)), (2, (3, 5)), (5, (6, 2)), (1, (1, 1)))
 
 Family = Callable[[str], Exported]
-every_family = pytest.mark.parametrize("family", FAMILIES)
+every_family = pytest.mark.parametrize("family", mostly_long(FAMILIES, USUAL))
 
 
 def model_of(item: Exported) -> onnx.ModelProto:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from export_graphs import differences, shown
+from long_cases import mostly_long
 from standins.backbones import CLIP, DINOV2, DINOV3, FAMILIES, REG4, all_outputs, families, tiny
 from torch import nn
 
@@ -51,10 +52,7 @@ def test_the_tabled_form_is_the_same_function(family: str) -> None:
     assert all(furthest(checkpoint, batch, grid) < TOLERANCE for batch, grid in SIZES)
 
 
-@pytest.mark.parametrize(
-    "family",
-    [pytest.param(each, marks=() if each in ALWAYS else pytest.mark.stress) for each in SPLIT],
-)
+@pytest.mark.parametrize("family", mostly_long(SPLIT, ALWAYS))
 def test_its_graph_computes_and_multiplies_what_the_model_does_on_both_engines(
     family: str, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_bundle as plain_bundle
+from long_cases import mostly_long
 from standins.backbones import DINOV2, FAMILIES, REG4, families, tiny
 
 from clsspec_export.architectures import describe
@@ -78,7 +79,7 @@ def test_a_plain_bundle_has_no_twin() -> None:
         plain_model(manifest_of(tiny()))
 
 
-@pytest.mark.parametrize("storage", ["fp32", "fp16"])
+@pytest.mark.parametrize("storage", mostly_long(["fp32", "fp16"], ["fp32"]))
 def test_it_runs_in_the_bundles_place(
     exported_bundle: Bundle, tmp_path: Path, storage: str
 ) -> None:

@@ -99,6 +99,8 @@ FAMILIES = (
     "no LayerScale, no final norm",
 )
 """The keys of `families`, for parametrization without importing timm."""
+USUAL = ("plain", "specialized", "registers with patch", "attention bias", "rotary")
+"""Those that are exported each time; `make stress` exports all."""
 
 
 def all_outputs(checkpoint: Checkpoint) -> tuple[Output, ...]:

@@ -25,6 +25,7 @@ from dataset_sources import (
     samples,
 )
 from http_server import colour_bundle
+from long_cases import mostly_long
 from PIL import Image
 
 from clsspec_serve import load
@@ -82,13 +83,7 @@ def run_over(
     return within(SECONDS, work)
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        pytest.param(each, marks=() if each in ("a folder", "tars") else pytest.mark.stress)
-        for each in FORMS
-    ],
-)
+@pytest.mark.parametrize("form", mostly_long(FORMS, ("a folder", "tars")))
 def test_each_broken_picture_has_a_row_that_says_why_and_spoils_no_other(
     bundle: Path, tmp_path: Path, pictures: list[Picture], form: str
 ) -> None:

@@ -69,6 +69,7 @@ def growth(command: Sequence[str], count: int) -> tuple[int, int]:
         return resident(server.process.pid) - before, before
 
 
+@pytest.mark.stress
 def test_memory_does_not_grow_with_the_number_of_requests(tenth: bool) -> None:
     count = REQUESTS // 10 if tenth else REQUESTS
     grown, before = growth(SERVE, count)

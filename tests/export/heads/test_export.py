@@ -20,6 +20,7 @@ import skimage.data
 import timm
 import torch
 from head_files import State
+from long_cases import mostly_long
 from numpy.typing import NDArray
 from official_heads import Tokens
 from onnx import numpy_helper
@@ -185,11 +186,9 @@ def _padded(pixels: Tensor, patch: int) -> Tensor:
     return functional.pad(pixels, pads)
 
 
-@pytest.mark.parametrize(
-    "engine", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.stress)]
-)
+@pytest.mark.parametrize("engine", mostly_long(["onnxruntime", "openvino"], ["onnxruntime"]))
 @pytest.mark.parametrize("task", ["segment", "depth", "classify"])
-@pytest.mark.parametrize("base", [DINOV2, DINOV3, pytest.param(REG4, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("base", mostly_long([DINOV2, DINOV3, REG4], [DINOV2]))
 def test_a_photograph_gets_the_answer_of_the_official_code(
     base: str, task: HeadTask, engine: EngineName, made: Callable[[str], Made]
 ) -> None:
@@ -213,7 +212,7 @@ def test_a_photograph_gets_the_answer_of_the_official_code(
             assert agreement > 0.999
 
 
-@pytest.mark.parametrize("base", [DINOV2, DINOV3])
+@pytest.mark.parametrize("base", mostly_long([DINOV2, DINOV3], [DINOV2]))
 def test_several_pictures_at_once_get_what_each_gets_alone(
     base: str, made: Callable[[str], Made]
 ) -> None:

@@ -190,6 +190,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize(
     ("kinds", "options", "cpus"), [("", (), "2 CPUs"), ("Double", ("--decoders", "1"), "1 CPU")]
 )

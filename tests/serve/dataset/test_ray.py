@@ -11,6 +11,7 @@ import pytest
 from command_line import tree
 from dataset_process import CODEC
 from dataset_sources import as_folder, computed, named, picture
+from long_cases import mostly_long
 
 from clsspec_serve.request import Options
 
@@ -83,7 +84,7 @@ except DatasetError as error:
 """
 
 
-@pytest.mark.parametrize("runner", ["ray", "ray-decoders"])
+@pytest.mark.parametrize("runner", mostly_long(["ray", "ray-decoders"], ["ray"]))
 def test_a_node_that_would_give_other_bytes_is_refused(
     bundle: Path, source: Path, tmp_path: Path, runner: str
 ) -> None:
