@@ -27,3 +27,17 @@ def refusal(folder: Path) -> str:
     assert message.startswith(str(folder))
     assert "\n" not in message
     return message.removeprefix(str(folder))
+
+
+def assert_file_is_needed(folder: Path, name: str) -> None:
+    """A graph that is changed, missing, not listed, or only there is refused in these words."""
+    file = folder / name
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert f": {name} was changed" in refusal(folder)
+    file.unlink()
+    assert refusal(folder) == f": {name} is missing"
+    change(folder, lambda manifest: manifest["files"].pop(name))
+    assert refusal(folder) == f": clsspec.json does not list {name}"
+    file.write_bytes(content)
+    assert refusal(folder) == f": {name} is there, but clsspec.json does not list it"

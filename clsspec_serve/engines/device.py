@@ -65,13 +65,13 @@ class Device:
         """Give memory back; never raises, as it is for `__del__`."""
         self.cuda.cudaFree(address)
 
-    def lock(self, size: int) -> int:
-        """The address of so many bytes of this machine's memory, which all GPUs copy directly."""
+    def allocate_pinned(self, size: int) -> int:
+        """The address of so many page-locked bytes of this machine, for all GPUs."""
         flags = self.cuda.cudaHostAllocPortable
         return int(self._ask(self.cuda.cudaHostAlloc(size, flags)))
 
-    def unlock(self, address: int) -> None:
-        """Give such memory back; never raises, as it is for `__del__`."""
+    def free_pinned(self, address: int) -> None:
+        """Give page-locked memory back; never raises, as it is for `__del__`."""
         self.cuda.cudaFreeHost(address)
 
     def upload(self, array: NDArray[Any], address: int, stream: int | None = None) -> None:
@@ -89,7 +89,7 @@ class Device:
         self._ask(self.cuda.cudaMemcpy(array.ctypes.data, address, array.nbytes, kind))
 
     def capture(self, stream: int, work: Callable[[], None]) -> int:
-        """What `work` puts on the stream, which is not done but kept to be played.
+        """A graph of what `work` puts on the stream, which is not done yet.
 
         Raises what `work` raises. Other threads may use the GPU meanwhile.
         """
@@ -106,13 +106,13 @@ class Device:
             if ended[1] is not None:
                 self.cuda.cudaGraphDestroy(ended[1])
 
-    def play(self, captured: int, stream: int) -> None:
+    def replay(self, graph: int, stream: int) -> None:
         """Put what was captured on the stream."""
-        self._ask(self.cuda.cudaGraphLaunch(captured, stream))
+        self._ask(self.cuda.cudaGraphLaunch(graph, stream))
 
-    def forget(self, captured: int) -> None:
-        """Give what was captured back; never raises, as it is for `__del__`."""
-        self.cuda.cudaGraphExecDestroy(captured)
+    def destroy(self, graph: int) -> None:
+        """Give a graph back; never raises, as it is for `__del__`."""
+        self.cuda.cudaGraphExecDestroy(graph)
 
     def _ask(self, answer: tuple[Any, ...]) -> Any:
         status, *values = answer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -12,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsspec_serve.engines.device import Device
+from clsspec_serve.engines.recycling import Waiting
 from clsspec_serve.errors import EngineError
 
 SMALLEST = 1 << 16
-"""Bytes from which on the kind of memory decides on the time of a copy."""
+"""Bytes; CUDA copies less than that by way of memory of its own, wherever it lies."""
 LIMIT = 1 << 28
 """Bytes of it that a process has at most: the system cannot use them for anything else."""
 
 
 class Pinned:
-    """Page-locked arrays, whose memory is used again since to lock it takes longer than to copy.
+    """Page-locked arrays.
 
     An array's memory waits for the next one when nobody holds the array any more, nor a part of
     it. Small arrays, and all beyond `LIMIT`, are of ordinary memory, which is only slower.
@@ -29,14 +29,12 @@ class Pinned:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        # `deque`s, as garbage is collected at any time: a lock could be this thread's own.
-        self._waiting: dict[int, deque[int]] = {}
-        self._locked = 0
-        self._locking = threading.Lock()
-        self._ended = False
+        self._waiting = Waiting(device.free_pinned)
+        self._allocated = 0
+        self._allocating = threading.Lock()
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """An array to be filled."""
+        """An array of this shape and dtype to be filled; what is in it has no meaning."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         block = self._take(1 << (size - 1).bit_length()) if size >= SMALLEST else None
         if block is None:
@@ -45,37 +43,30 @@ class Pinned:
 
     def give(self, address: int, size: int) -> None:
         """Take memory back."""
-        self._waiting.setdefault(size, deque()).append(address)
-        if self._ended:  # garbage that was collected in this order
-            self._unlock()
+        self._waiting.give(address, size)
 
     def _take(self, size: int) -> _Block | None:
-        try:
-            return _Block(self, self._waiting[size].pop(), size)
-        except (KeyError, IndexError):
-            pass
-        with self._locking:
-            if self._locked + size > LIMIT:
-                self._unlock()
-            if self._locked + size > LIMIT:
-                return None
-            try:
-                self._device.use()
-                address = self._device.lock(size)
-            except EngineError:  # the system has none to give
-                return None
-            self._locked += size
-            return _Block(self, address, size)
+        address = self._waiting.take(size)
+        if address is None:
+            with self._allocating:
+                address = self._allocate(size)
+        return None if address is None else _Block(self, address, size)
 
-    def _unlock(self) -> None:
-        for size, waiting in [*self._waiting.items()]:
-            while waiting:
-                self._device.unlock(waiting.pop())
-                self._locked -= size
+    def _allocate(self, size: int) -> int | None:
+        if self._allocated + size > LIMIT:
+            self._allocated -= self._waiting.drain()
+        if self._allocated + size > LIMIT:
+            return None
+        try:
+            self._device.use()
+            address = self._device.allocate_pinned(size)
+        except EngineError:  # the system has none to give
+            return None
+        self._allocated += size
+        return address
 
     def __del__(self) -> None:
-        self._ended = True
-        self._unlock()
+        self._waiting.end()
 
 
 _POOLS: WeakValueDictionary[int, Pinned] = WeakValueDictionary()

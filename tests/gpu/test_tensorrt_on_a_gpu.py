@@ -158,35 +158,35 @@ def test_threads_and_batches_give_the_same_bytes_each_time(bundle: Bundle, model
                 np.testing.assert_array_equal(two[name], value)
 
 
-def test_runs_that_are_played_give_the_same_bytes_and_save_time(
+def test_runs_that_are_replayed_give_the_same_bytes(
     bundle: Bundle, model: Model, note: Note, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first is run, the second captured, others played; one after the other, so on one lane."""
-    played: list[int] = []
-    play = Device.play
+    """The first is run, the second captured, others replayed: one after the other, on one lane."""
+    replayed: list[int] = []
+    replay = Device.replay
 
     def counted(device: Device, captured: int, stream: int) -> None:
-        played.append(captured)
-        play(device, captured, stream)
+        replayed.append(captured)
+        replay(device, captured, stream)
 
-    monkeypatch.setattr(Device, "play", counted)
+    monkeypatch.setattr(Device, "replay", counted)
     names = [output.name for output in bundle.manifest.outputs]
     for size in (1, 8):
         pixels = [blank(bundle, size, (16, 16)) for _ in range(4)]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Captures, "run", lambda self, addresses, enqueue: enqueue())
-            before = len(played)
+            before = len(replayed)
             expected = [features(model, each, names) for each in pixels]
             plain = speed(model, pixels[0])
-            assert len(played) == before
+            assert len(replayed) == before
         for _ in range(3):
             for each, right in zip(pixels, expected, strict=True):
                 for name, value in features(model, each, names).items():
                     np.testing.assert_array_equal(value, right[name])
-        assert len(played) > before
+        assert len(replayed) > before
         note(
             f"TensorRT, {bundle.manifest.name}, batch {size}: {speed(model, pixels[0]):.0f} "
-            f"pictures/s when played, {plain:.0f} when not"
+            f"pictures/s when replayed, {plain:.0f} when not"
         )
 
 

@@ -1,9 +1,9 @@
 """CUDA's runtime without a GPU: memory that only its own functions reach, and streams that wait.
 
 Work on a stream is done when somebody waits for the stream, and not before; while a stream is
-captured its work is kept, and done as often as it is played. What a GPU would let pass and pay for
-later is a misuse here, and kept: memory that is freed twice, or while a stream still uses it, read
-before it is there, or used by two streams at once.
+captured its work is kept, and done as often as it is replayed. What a GPU would let pass and pay
+for later is a misuse here, and kept: memory that is freed twice, or while a stream still uses it,
+read before it is there, or used by two streams at once.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class CudaRuntime:
     """In the place of the module `cuda.bindings.runtime`.
 
     `log`: what crossed, and what was allocated, freed and waited for. `capacity`: bytes of each
-    GPU. `fails`: functions that fail, by name, with a status. `locked`: this machine's memory, by
+    GPU. `fails`: functions that fail, by name, with a status. `pinned`: page-locked memory, by
     address. `graphs`: what was captured, by the number of the graph or of its executable form.
     """
 
@@ -113,7 +113,7 @@ class CudaRuntime:
         self.misuses: list[str] = []
         self.memory: dict[int, Memory] = {}
         self.streams: dict[int, Stream] = {}
-        self.locked: dict[int, NDArray[np.uint8]] = {}
+        self.pinned: dict[int, NDArray[np.uint8]] = {}
         self.graphs: dict[int, list[Work]] = {}
         self.capacity = 1 << 40
         self.fails: dict[str, cudaError_t] = {}
@@ -241,17 +241,17 @@ class CudaRuntime:
         if "cudaHostAlloc" in self.fails:
             return self.fails["cudaHostAlloc"], None
         memory = np.full(size, POISON, np.uint8)
-        self.locked[memory.ctypes.data] = memory
-        self.log.append(f"lock {size}")
+        self.pinned[memory.ctypes.data] = memory
+        self.log.append(f"pin {size}")
         return cudaError_t.cudaSuccess, memory.ctypes.data
 
     def cudaFreeHost(self, address: int) -> tuple[cudaError_t]:
-        if address not in self.locked:
-            return (self.misuse("locked memory that is not there was freed"),)
+        if address not in self.pinned:
+            return (self.misuse("page-locked memory that is not there was freed"),)
         # Whoever still reads it is to see that it is gone.
-        memory = self.locked.pop(address)
+        memory = self.pinned.pop(address)
         memory[...] = POISON
-        self.log.append(f"unlock {memory.size}")
+        self.log.append(f"unpin {memory.size}")
         return (cudaError_t.cudaSuccess,)
 
     def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> tuple[cudaError_t]:
@@ -293,7 +293,7 @@ class CudaRuntime:
     cudaGraphExecDestroy = cudaGraphDestroy
 
     def cudaGraphLaunch(self, graph: Any, stream: Any) -> tuple[cudaError_t]:
-        self.log.append("play")
+        self.log.append("replay")
         self._put(int(stream), self.graphs[int(graph)])
         return (cudaError_t.cudaSuccess,)
 

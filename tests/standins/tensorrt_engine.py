@@ -193,7 +193,7 @@ class Context:
     def _compute(self, addresses: dict[str, int], shapes: dict[str, Shape]) -> None:
         cuda, engine = self._double.cuda, self._engine
         if shapes != self._shapes:
-            cuda.misuse("a run of other shapes than the context's was played")
+            cuda.misuse("a run of other shapes than the context's was replayed")
         given = {
             name: cuda.array(addresses[name], shape, self._dtype(name)).copy()
             for name, shape in shapes.items()

@@ -1,4 +1,4 @@
-"""Runs of a plan that CUDA keeps and plays again, in place of each of their kernels alone."""
+"""Runs of a plan as CUDA graphs: launched as one, in place of each of their kernels alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Captures:
         if captured is None:
             enqueue()
         else:
-            self._device.play(captured, self._stream)
+            self._device.replay(captured, self._stream)
 
     def forget(self) -> None:
         """Give all of them back, for other shapes; never raises, as it is for `__del__`, too."""
@@ -62,4 +62,4 @@ class Captures:
     def _drop(self, addresses: Addresses) -> None:
         captured = self._known.pop(addresses)
         if captured is not None:
-            self._device.forget(captured)
+            self._device.destroy(captured)

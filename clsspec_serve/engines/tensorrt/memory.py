@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from clsspec_serve.engines.device import Device, OutOfMemory
 from clsspec_serve.engines.pinned import pinned
+from clsspec_serve.engines.recycling import Waiting
 
 
 class Pool:
@@ -24,21 +24,18 @@ class Pool:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.pinned = pinned(device)
-        # `deque`s, as garbage is collected at any time: a lock could be this thread's own.
-        self._waiting: dict[int, deque[int]] = {}
-        self._ended = False
+        self._waiting = Waiting(device.free)
 
     def take(self, size: int) -> Block:
         """Memory of so many bytes; raises `OutOfMemory`."""
-        try:
-            return Block(self, self._waiting[size].pop(), size)
-        except (KeyError, IndexError):
-            pass
-        try:
-            return Block(self, self.device.allocate(size), size)
-        except OutOfMemory:
-            self.trim()
-            return Block(self, self.device.allocate(size), size)
+        address = self._waiting.take(size)
+        if address is None:
+            try:
+                address = self.device.allocate(size)
+            except OutOfMemory:
+                self.trim()
+                address = self.device.allocate(size)
+        return Block(self, address, size)
 
     def keep(self, array: NDArray[Any]) -> Held:
         """A copy of an array there; raises `EngineError`."""
@@ -49,19 +46,14 @@ class Pool:
 
     def give(self, address: int, size: int) -> None:
         """Take memory back."""
-        self._waiting.setdefault(size, deque()).append(address)
-        if self._ended:  # garbage that was collected in this order
-            self.trim()
+        self._waiting.give(address, size)
 
     def trim(self) -> None:
         """Free what waits, for others: TensorRT allocates for itself."""
-        for waiting in [*self._waiting.values()]:
-            while waiting:
-                self.device.free(waiting.pop())
+        self._waiting.drain()
 
     def __del__(self) -> None:
-        self._ended = True
-        self.trim()
+        self._waiting.end()
 
 
 _POOLS: WeakValueDictionary[tuple[int, int], Pool] = WeakValueDictionary()

@@ -38,7 +38,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
 
 def crossings(double: Double) -> list[str]:
     """What was run and copied since the last time."""
-    found = [each for each in double.cuda.log if not each.startswith(("malloc", "free", "lock"))]
+    found = [each for each in double.cuda.log if not each.startswith(("malloc", "free", "pin"))]
     double.cuda.log.clear()
     return found
 
@@ -203,7 +203,7 @@ def test_batches_are_put_together_where_the_gpu_copies_them_from(
     request = model.request(tasks=("cls", "patches"))
     pictures = [np.roll(PICTURE, number, axis=1) for number in range(3)]
     batch = model.stack([model.prepare(each, request).pixels for each in pictures])
-    assert double.cuda.log[-1] == f"lock {1 << (batch.nbytes - 1).bit_length()}"
+    assert double.cuda.log[-1] == f"pin {1 << (batch.nbytes - 1).bit_length()}"
     assert batch.base is not None
     whole = load(bundle, engine="onnxruntime")
     for picture, found in zip(pictures, model.predict(pictures, tasks=("cls",)), strict=True):

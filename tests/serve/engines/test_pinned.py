@@ -21,7 +21,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaRuntime]:
     cuda = CudaRuntime([(9, 0), (9, 0)])
     monkeypatch.setattr(device, "cuda_runtime", lambda: cuda)
     yield cuda
-    assert (cuda.misuses, cuda.locked) == ([], {})
+    assert (cuda.misuses, cuda.pinned) == ([], {})
 
 
 def test_memory_is_used_again_and_not_before_all_of_it_is_free(cuda: CudaRuntime) -> None:
@@ -35,11 +35,11 @@ def test_memory_is_used_again_and_not_before_all_of_it_is_free(cuda: CudaRuntime
     second = pool.array(LARGE, np.uint8)
     second[...] = 8
     assert (part == 7).all()
-    assert cuda.log == ["lock 131072", "lock 131072"]
+    assert cuda.log == ["pin 131072", "pin 131072"]
     del part
     pool.array((8, 64, 64), np.float32)[...] = 9  # of as many bytes
     assert (second == 8).all()
-    assert cuda.log == ["lock 131072", "lock 131072"]
+    assert cuda.log == ["pin 131072", "pin 131072"]
 
 
 def test_an_array_outlives_the_pool(cuda: CudaRuntime) -> None:
@@ -49,7 +49,7 @@ def test_an_array_outlives_the_pool(cuda: CudaRuntime) -> None:
     del pool
     assert (array == 5).all()
     del array
-    assert cuda.log == ["lock 131072", "unlock 131072"]
+    assert cuda.log == ["pin 131072", "unpin 131072"]
 
 
 def test_small_arrays_are_of_ordinary_memory(cuda: CudaRuntime) -> None:
@@ -58,7 +58,7 @@ def test_small_arrays_are_of_ordinary_memory(cuda: CudaRuntime) -> None:
         assert pool.array(shape, np.uint8).shape == shape
     assert cuda.log == []
     assert pool.array((SMALLEST,), np.uint8).size == SMALLEST
-    assert cuda.log == [f"lock {SMALLEST}"]
+    assert cuda.log == [f"pin {SMALLEST}"]
 
 
 def test_beyond_the_limit_arrays_are_of_ordinary_memory(
@@ -71,23 +71,23 @@ def test_beyond_the_limit_arrays_are_of_ordinary_memory(
     for value, array in enumerate(held):
         array[...] = value
     assert [int(array[-1]) for array in held] == [0, 1, 2, 3, 4, 5]
-    assert len(cuda.locked) == 4
+    assert len(cuda.pinned) == 4
     del held, array
     # What waits makes room for another size.
     large = pool.array((3 * SMALLEST,), np.uint8)
     large[...] = 1
-    assert {memory.size for memory in cuda.locked.values()} == {4 * SMALLEST}
-    assert cuda.log.count(f"unlock {SMALLEST}") == 4
+    assert {memory.size for memory in cuda.pinned.values()} == {4 * SMALLEST}
+    assert cuda.log.count(f"unpin {SMALLEST}") == 4
 
 
 def test_where_the_system_has_none_arrays_are_of_ordinary_memory(cuda: CudaRuntime) -> None:
     cuda.fails["cudaHostAlloc"] = cuda.cudaError_t.cudaErrorMemoryAllocation
     pool = Pinned(Device(0))
     pool.array(LARGE, np.uint8)[...] = 3
-    assert cuda.locked == {}
+    assert cuda.pinned == {}
     cuda.fails.clear()
     pool.array(LARGE, np.uint8)[...] = 3
-    assert len(cuda.locked) == 1
+    assert len(cuda.pinned) == 1
 
 
 def test_all_gpus_of_a_process_share_it(cuda: CudaRuntime) -> None:
@@ -106,4 +106,4 @@ def test_threads_have_arrays_of_their_own(cuda: CudaRuntime) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(own, [1, 2, 3, 4] * 50))
-    assert len(cuda.locked) <= 12
+    assert len(cuda.pinned) <= 12

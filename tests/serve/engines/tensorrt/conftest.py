@@ -25,10 +25,10 @@ def double(
 ) -> Iterator[Double]:
     double = install(request.param, put=monkeypatch.setattr, put_module=monkeypatch.setitem)
     yield double
-    if double.cuda.memory or double.cuda.locked:
+    if double.cuda.memory or double.cuda.pinned:
         gc.collect()
     assert double.cuda.misuses == []
-    left = (double.cuda.memory, double.cuda.streams, double.cuda.graphs, double.cuda.locked)
+    left = (double.cuda.memory, double.cuda.streams, double.cuda.graphs, double.cuda.pinned)
     assert left == ({}, {}, {}, {}), "not all was given back"
 
 

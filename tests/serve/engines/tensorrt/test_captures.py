@@ -1,4 +1,4 @@
-"""Runs that CUDA plays again: which are, that they are right, and what becomes of the others."""
+"""Runs that CUDA replays: which are, that they are right, and what becomes of the others."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .conftest import Inputs, Right
 
 
 def steps(double: Double) -> str:
-    """What was run since the last time: `run`s, of which some were captured, and `play`s."""
-    words = [each for each in double.cuda.log if each in ("capture", "play")]
+    """What was run since the last time: `run`s, of which some were captured, and `replay`s."""
+    words = [each for each in double.cuda.log if each in ("capture", "replay")]
     words += [each for each in double.log if each == "run"]
     double.cuda.log.clear()
     double.log.clear()
     return " ".join(sorted(words))
 
 
-def test_what_comes_again_with_the_same_memory_is_played(
+def test_what_comes_again_with_the_same_memory_is_replayed(
     graph: Path, double: Double, inputs: Inputs, right: Right
 ) -> None:
     engine = TensorRtEngine(graph)
@@ -35,7 +35,7 @@ def test_what_comes_again_with_the_same_memory_is_played(
     for number in range(4):
         right(engine, inputs(3) | {"pixels": np.full((3, 4, *tiny.SIZE), number, np.uint8)})
         seen.append(steps(double))
-    assert seen == ["run", "capture play run", "play", "play"]
+    assert seen == ["run", "capture replay run", "replay", "replay"]
 
 
 def test_other_shapes_begin_anew(graph: Path, double: Double, inputs: Inputs, right: Right) -> None:
@@ -44,8 +44,8 @@ def test_other_shapes_begin_anew(graph: Path, double: Double, inputs: Inputs, ri
     for batch in (3, 3, 5, 5, 3, 3, 3):
         right(engine, inputs(batch))
         seen.append(steps(double))
-    twice = ["run", "capture play run"]
-    assert seen == [*twice, *twice, *twice, "play"]
+    twice = ["run", "capture replay run"]
+    assert seen == [*twice, *twice, *twice, "replay"]
     assert len(double.cuda.graphs) == 1
 
 
@@ -85,7 +85,7 @@ def test_an_idle_run_of_the_same_shapes_is_taken_first(
         steps(double)
         for batch in (2, 3, 2, 3, 2, 3):
             engine.run(inputs(batch), ["cls"])
-    assert steps(double) == "play play play play play play"
+    assert steps(double) == "replay replay replay replay replay replay"
 
 
 @pytest.mark.parametrize("function", ["cudaStreamEndCapture", "cudaGraphInstantiate"])

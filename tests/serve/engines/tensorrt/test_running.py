@@ -190,7 +190,7 @@ def test_threads_get_their_own_features(graph: Path, double: Double) -> None:
         assert all(pool.map(same, range(12)))
     assert 1 <= len(double.cuda.streams) <= 4
     assert double.log.count("build") == 1
-    assert double.cuda.log.count("play") > 20, "some come again, and are right"
+    assert double.cuda.log.count("replay") > 20, "some come again, and are right"
 
 
 def test_two_runs_are_under_way_at_once(
