@@ -26,7 +26,7 @@ from clsspec_serve.dataset.trees.opening import open_tree
 from clsspec_serve.dataset.worker import Resources, same_bundle
 from clsspec_serve.dataset.working import Threads
 from clsspec_serve.engines import gpus as gpus_module
-from clsspec_serve.engines import select
+from clsspec_serve.engines import pinned, select
 from clsspec_serve.engines.gpus import Gpu
 from clsspec_serve.errors import DatasetError, EngineError
 from clsspec_serve.request import Options
@@ -72,6 +72,28 @@ def test_a_run_on_a_gpu_is_that_of_the_cpu_and_says_where_it_was(
     found = fingerprint(tmp_path / "gpu")
     assert (found["engine"], found["gpu"]) == ("cuda 1.99", "NVIDIA Double")
     assert "gpu" not in fingerprint(tmp_path / "cpu")
+
+
+def test_batches_lie_where_the_gpu_copies_them_from(
+    bundle: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In page-locked memory, of which a few batches' worth is used again and again."""
+    monkeypatch.setattr(pinned, "SMALLEST", 1)
+    double = install(monkeypatch.setattr)
+    model = load(bundle, device=0)
+    passes: list[bool] = []
+    run = model.engine.run
+
+    def seen(inputs: Any, outputs: Any) -> Any:
+        address = inputs["pixels"].ctypes.data
+        passes.append(any(0 <= address - at < m.size for at, m in double.cuda.pinned.items()))
+        return run(inputs, outputs)
+
+    monkeypatch.setattr(model.engine, "run", seen)
+    settings = Settings(str(source), str(tmp_path / "gpu"), Asked.model_validate(ASKED))
+    work_off(model.bundle, settings, Here(model, Threads(2, 2)))
+    assert passes
+    assert all(passes)
 
 
 def test_two_passes_are_under_way_at_once(

@@ -86,6 +86,12 @@ def test_what_one_engine_left_on_the_gpu_another_takes_there(graph: Path, double
     np.testing.assert_allclose(here(found), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_what_is_kept_is_the_array_whatever_its_layout(graph: Path, double: Double) -> None:
+    given = inputs()
+    kept = CudaEngine(graph, device=1).keep(np.asfortranarray(given["position"]))
+    np.testing.assert_array_equal(here(kept), given["position"])
+
+
 def test_arrays_of_any_layout_are_given_as_the_session_reads_them(
     graph: Path, double: Double
 ) -> None:

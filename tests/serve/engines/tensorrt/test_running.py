@@ -102,6 +102,17 @@ def test_an_array_on_another_gpu_goes_by_way_of_this_machine(
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-4)
 
 
+def test_what_is_kept_is_the_array_and_on_the_engines_gpu(
+    graph: Path, double: Double, inputs: Inputs
+) -> None:
+    given = inputs()
+    engine = TensorRtEngine(graph, device=1)
+    with ThreadPoolExecutor(1) as pool:  # whose thread has never used a GPU
+        kept = pool.submit(engine.keep, np.asfortranarray(given["position"])).result()
+    assert double.cuda.memory[kept.block.address].device == 1
+    np.testing.assert_array_equal(here(kept), given["position"])
+
+
 def test_arrays_of_any_layout_are_given_as_tensorrt_reads_them(
     graph: Path, double: Double, inputs: Inputs, right: Right
 ) -> None:
