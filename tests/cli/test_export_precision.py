@@ -200,6 +200,18 @@ def changed(lowered: Lowered, folder: Path, change: Callable[[Path], object]) ->
     return folder
 
 
+def test_verify_says_what_it_cannot_count_without_onnx(
+    clsspec: Clsspec, lowered: Lowered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    result = clsspec("verify", lowered.folder)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[-2:] == [
+        "products of model.bf16.onnx: not compared: onnx is not installed",
+        "products: those of the architecture, in our graphs and after optimisation",
+    ]
+
+
 def test_verify_names_the_graph_that_is_not_the_models(
     clsspec: Clsspec, lowered: Lowered, tmp_path: Path
 ) -> None:

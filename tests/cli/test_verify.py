@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,23 @@ def test_without_onnxruntime_the_engines_are_checked_all_the_same(
     assert result.code == 0
     assert result.out.startswith("files: 5 whole\nonnxruntime fp32: passed: 6 outputs")
     assert "products" not in result.out
+
+
+ABSENT = ("torch", "timm", "onnx", "onnxscript", "matplotlib")
+VERIFY = f"""
+import sys
+sys.modules |= dict.fromkeys({ABSENT}, None)  # importing one of them is an error
+sys.argv = ["clsspec", "verify"]
+from clsspec_cli.app import main
+main()
+"""
+
+
+def test_products_are_counted_where_nothing_of_the_export_is_installed() -> None:
+    result = subprocess.run([sys.executable, "-c", VERIFY], capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (0, 1), result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "products: those of the architecture, in our graphs and after optimisation"
 
 
 def test_a_graph_with_other_products_fails(clsspec: Clsspec, tiny_bundle: Path) -> None:
