@@ -1,51 +1,30 @@
-"""Clients that bring too much, nothing or no end, or take nothing: their connections end."""
+"""Clients that bring too much, nothing or no end: their connections end."""
 
 from __future__ import annotations
 
 import json
 import logging
-import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-import http_server
 import pytest
 from http_server import Running, serving
-from pictures import PHOTO, encoded
-from PIL import Image
+from raw_connections import GET, LONG, SECONDS, given_up, raw, rest, until
 
 from clsspec_serve import Model, load
-from clsspec_serve.http.app import create_app
 from clsspec_serve.http.connection import HEAD_BYTES
 from clsspec_serve.http.errors import ProblemBody
-from clsspec_serve.http.server import Server, listen
 from clsspec_serve.http.settings import Settings
-from clsspec_serve.service import Capacity
 
-SECONDS = 0.5
-"""The server's patience."""
-LONG = 8
-"""Seconds in which what has an end has come to it, on a busy machine too."""
-GET = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = (
     b"POST /embed HTTP/1.1\r\nHost: x\r\nX-API-Key: secret\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 UNENDED = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n"
-PICTURE = encoded(PHOTO.resize((800, 600), Image.Resampling.NEAREST), "PNG")
-DEPTH = b"POST /depth?format=npy HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (
-    len(PICTURE),
-    PICTURE,
-)
-"""For 1,920,000 bytes."""
 
 
 @pytest.fixture(scope="module")
@@ -58,22 +37,6 @@ def server(engine: Model) -> Iterator[Running]:
     settings = Settings(seconds=SECONDS, keys=("secret",), connections=10)
     with serving([engine], settings=settings) as running:
         yield running
-
-
-def raw(server: Running) -> socket.socket:
-    """A connection without a client library around it."""
-    host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=LONG)
-
-
-def rest(connection: socket.socket, pause: float = 0) -> bytes:
-    """All that comes until the server closes; also where it cuts the connection."""
-    received = bytearray()
-    with suppress(ConnectionResetError):
-        while chunk := connection.recv(4096):
-            received += chunk
-            time.sleep(pause)
-    return bytes(received)
 
 
 def seconds_until_closed(connection: socket.socket) -> float:
@@ -91,20 +54,6 @@ def answer_of(connection: socket.socket) -> bytes:
         assert chunk, received
         received += chunk
     return received
-
-
-def given_up(server: Running, route: str) -> float:
-    """How many requests are counted as ones whose client left."""
-    found = re.search(rf'"{route}",status="499"}} (.+)', server.client.get("/metrics").text)
-    return float(found[1]) if found else 0
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + LONG
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def assert_refused(received: bytes, status: int, kind: str) -> dict[str, str]:
@@ -280,124 +229,3 @@ def test_too_many_idle_connections_hide_the_server_only_for_a_while(server: Runn
         for connection in idle:
             assert rest(connection) == b""
         assert server.client.get("/openapi.json", headers=headers).status_code == 200
-
-
-@pytest.fixture
-def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel keeps little of an answer, so that the server has the rest."""
-
-    def listen_small(host: str, port: int) -> socket.socket:
-        listener = listen(host, port)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        return listener
-
-    monkeypatch.setattr(http_server, "listen", listen_small)
-
-
-def slow(server: Running) -> socket.socket:
-    """A connection whose client's kernel takes little ahead."""
-    host, port = server.url.removeprefix("http://").split(":")
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(LONG)
-    connection.connect((host, int(port)))
-    return connection
-
-
-@pytest.mark.usefixtures("small_buffers")
-def test_a_short_answer_that_nobody_fetches_is_cut(engine: Model) -> None:
-    with serving([engine], settings=Settings(seconds=SECONDS)) as server:
-        whole = len(server.client.get("/openapi.json").content)
-        with slow(server) as stuck, slow(server) as going_on:
-            stuck.sendall(GET)
-            going_on.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-            # The second takes longer than `SECONDS`, but takes.
-            assert len(rest(going_on, 3 * SECONDS / (whole / 4096))) > whole
-            assert len(rest(stuck)) < whole / 2
-
-
-@pytest.mark.usefixtures("small_buffers")
-def test_who_takes_too_little_of_a_long_answer_is_cut_off_quietly(
-    engine: Model, caplog: pytest.LogCaptureFixture
-) -> None:
-    with serving([engine], settings=Settings(seconds=SECONDS)) as server, slow(server) as client:
-        client.sendall(DEPTH)
-        received = rest(client, 0.01)
-        assert len(received) < 600_000
-        until(lambda: given_up(server, "/depth") == 1)
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-
-
-@pytest.mark.usefixtures("small_buffers")
-def test_who_leaves_in_the_middle_of_an_answer_is_not_counted_as_answered(engine: Model) -> None:
-    with serving([engine]) as server:
-        with slow(server) as client:
-            client.sendall(DEPTH)
-            received = b""
-            while len(received) < 4000:
-                received += client.recv(4000)
-        until(lambda: given_up(server, "/depth") == 1)
-
-
-@pytest.mark.usefixtures("small_buffers")
-@pytest.mark.parametrize(("answers", "pause"), [(10, 0.1), (1, 0.4), (1, LONG)])
-def test_a_server_that_stops_does_not_wait_for_who_takes_little_or_nothing(
-    engine: Model, answers: int, pause: float
-) -> None:
-    with ExitStack() as running, ExitStack() as clients:
-        server = running.enter_context(serving([engine], settings=Settings(seconds=SECONDS)))
-        whole = len(server.client.get("/openapi.json").content)
-        client = clients.enter_context(slow(server))
-        stopped = threading.Event()
-
-        def take() -> int:
-            taken = 0
-            while not stopped.wait(pause):
-                taken += len(client.recv(4096))
-            return taken + len(rest(client))
-
-        taking = clients.enter_context(ThreadPoolExecutor(1)).submit(take)
-        clients.callback(stopped.set)
-        client.sendall(answers * GET)
-        time.sleep(0.2)
-        start = time.monotonic()
-        running.close()
-        assert time.monotonic() - start < LONG / 2
-        stopped.set()
-        assert taking.result(LONG) < answers * whole
-
-
-def test_who_wants_it_to_stop_before_it_runs_has_it_stop_then(engine: Model) -> None:
-    settings = Settings(drain_seconds=60)
-    server = Server(create_app([engine], Capacity(threads=2), settings), settings)
-    server.handle_exit(signal.SIGTERM, None)
-    thread = threading.Thread(target=server.run, args=([listen("127.0.0.1", 0)],))
-    thread.start()
-    thread.join(LONG)
-    stopped = not thread.is_alive()
-    server.should_exit = True
-    assert stopped
-
-
-def test_a_second_signal_ends_the_process_whatever_its_threads_do() -> None:
-    script = """if True:
-        import signal, time
-        from concurrent.futures import ThreadPoolExecutor
-        from types import SimpleNamespace
-        from clsspec_serve.http.server import Server
-        from clsspec_serve.http.settings import Settings
-
-        health = SimpleNamespace(drain=lambda: print("draining", flush=True))
-        server = Server(SimpleNamespace(state=SimpleNamespace(health=health)), Settings())
-        ThreadPoolExecutor(1).submit(time.sleep, 60)
-        with server.capture_signals():
-            signal.raise_signal(signal.SIGTERM)
-            print("waits", flush=True)
-            signal.raise_signal(signal.SIGTERM)
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=4 * LONG
-    )
-    assert ended.returncode == 1, ended.stderr
-    assert ended.stdout == "draining\nwaits\n"
-    assert ended.stderr == ""
