@@ -25,12 +25,8 @@ class AttentionBias(nn.Module):
         self.v = nn.Parameter(torch.zeros(1, num_heads, 1, head_dim))
 
     def forward(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, heads, N, head_dim)` each, to `(B, heads, 1 + N, head_dim)` of the same type."""
-        batch = k.shape[0]
-        return (
-            torch.cat([self.k.type_as(k).expand(batch, -1, -1, -1), k], dim=2),
-            torch.cat([self.v.type_as(v).expand(batch, -1, -1, -1), v], dim=2),
-        )
+        """`(B, N, heads, head_dim)` each, to `(B, 1 + N, heads, head_dim)` of the same type."""
+        return _after(self.k, k), _after(self.v, v)
 
 
 class SpecializedAttention(nn.Module):
@@ -84,23 +80,41 @@ class SpecializedAttention(nn.Module):
 
     def attend(self, qkv: Tensor, rope: Tensor | None = None) -> Tensor:
         """Everything after the QKV layer: `(B, N, 3 * heads * head_dim)` to `(B, N, D)`."""
-        batch, tokens, _ = qkv.shape
-        qkv = qkv.reshape(batch, tokens, 3, self.num_heads, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        heads = (self.num_heads, self.head_dim)
+        q, k, v = (part.unflatten(-1, heads) for part in qkv.chunk(3, dim=-1))
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = self._rotate(q, rope), self._rotate(k, rope)
         if self.bias is not None:
             k, v = self.bias(k, v)
-        dropout = self.attn_drop if self.training else 0.0
-        x = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        x = x.transpose(1, 2).reshape(batch, tokens, self.num_heads * self.head_dim)
+        x = _attention(q, k, v, self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(x))
 
     def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
-        prefix, patches = x[:, :, : self.prefix], x[:, :, self.prefix :]
-        rotated = apply_rot_embed_cat(patches, rope, half=self.rotate_half)
-        return torch.cat([prefix, rotated], dim=2).type_as(x)
+        prefix, patches = x[:, : self.prefix], x[:, self.prefix :]
+        rotated = apply_rot_embed_cat(patches, rope.unsqueeze(1), half=self.rotate_half)
+        return torch.cat([prefix, rotated], dim=1).type_as(x)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """`(B, N, heads, head_dim)` each, to `(B, N, heads * head_dim)`.
+
+    In a graph it is ONNX's operator in its form with three axes: runtimes take each head's part of
+    a token where it lies, and nothing is transposed before or after.
+    """
+    if torch.onnx.is_in_onnx_export():
+        heads = q.shape[2]
+        flat = (part.flatten(2) for part in (q, k, v))
+        return torch.onnx.ops.attention(*flat, q_num_heads=heads, kv_num_heads=heads)[0]
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+    x = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    return x.transpose(1, 2).flatten(2)
+
+
+def _after(own: Tensor, x: Tensor) -> Tensor:
+    """`(1, heads, 1, head_dim)` in front of `(B, N, heads, head_dim)`."""
+    own = own.transpose(1, 2).type_as(x)
+    return torch.cat([own.expand(x.shape[0], -1, -1, -1), x], dim=1)
 
 
 def _joined_qkv(attention: Attention | EvaAttention) -> nn.Linear:
