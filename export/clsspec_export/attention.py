@@ -7,8 +7,8 @@ from timm.layers import apply_rot_embed_cat
 from timm.models.eva import EvaAttention
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
-from torch.nn import functional
 
+from clsspec_export.operators import attend, with_axes
 from clsspec_serve.errors import UsageError
 
 
@@ -80,35 +80,20 @@ class SpecializedAttention(nn.Module):
 
     def attend(self, qkv: Tensor, rope: Tensor | None = None) -> Tensor:
         """Everything after the QKV layer: `(B, N, 3 * heads * head_dim)` to `(B, N, D)`."""
-        heads = (self.num_heads, self.head_dim)
-        q, k, v = (part.unflatten(-1, heads) for part in qkv.chunk(3, dim=-1))
+        parts = qkv.chunk(3, dim=-1)
+        q, k, v = (with_axes(part, self.num_heads, self.head_dim) for part in parts)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = self._rotate(q, rope), self._rotate(k, rope)
         if self.bias is not None:
             k, v = self.bias(k, v)
-        x = _attention(q, k, v, self.attn_drop if self.training else 0.0)
+        x = attend(q, k, v, self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(x))
 
     def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
         prefix, patches = x[:, : self.prefix], x[:, self.prefix :]
         rotated = apply_rot_embed_cat(patches, rope.unsqueeze(1), half=self.rotate_half)
         return torch.cat([prefix, rotated], dim=1).type_as(x)
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """`(B, N, heads, head_dim)` each, to `(B, N, heads * head_dim)`.
-
-    In a graph it is ONNX's operator in its form with three axes: runtimes take each head's part of
-    a token where it lies, and nothing is transposed before or after.
-    """
-    if torch.onnx.is_in_onnx_export():
-        heads = q.shape[2]
-        flat = (part.flatten(2) for part in (q, k, v))
-        return torch.onnx.ops.attention(*flat, q_num_heads=heads, kv_num_heads=heads)[0]
-    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-    x = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    return x.transpose(1, 2).flatten(2)
 
 
 def _after(own: Tensor, x: Tensor) -> Tensor:

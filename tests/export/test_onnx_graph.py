@@ -108,6 +108,21 @@ def test_layer_norm_and_attention_are_single_nodes(family: str, exported: Family
 
 
 @every_family
+def test_nothing_is_transposed_around_attention(family: str, exported: Family) -> None:
+    item = exported(family)
+    graph = model_of(item).graph
+    heads = [
+        {each.name: each.i for each in node.attribute}["q_num_heads"]
+        for node in graph.node
+        if node.op_type == "Attention"
+    ]
+    assert heads == [item.architecture.num_heads] * item.architecture.depth
+    transposed = [node for node in graph.node if node.op_type == "Transpose"]
+    assert len(transposed) == 1  # that of pixels into patches
+    assert len(transposed[0].attribute[0].ints) == 6
+
+
+@every_family
 def test_tokens_are_sliced_and_never_selected(family: str, exported: Family) -> None:
     nodes = {node.op_type for node in model_of(exported(family)).graph.node}
     assert "Slice" in nodes
