@@ -17,8 +17,9 @@ def quantize(graph: Path, destination: Path, inputs: Iterator[Inputs]) -> None:
 
     Weights are symmetric for each of their columns, what goes into a product for the whole tensor,
     from the least to the largest value seen. Each is an int8 in the file with a DequantizeLinear
-    behind it, which runtimes join to products in int8. The patch embedding stays as it is: bytes
-    and coverage have no range in common. Raises as `inputs` does.
+    behind it, which runtimes join to products in int8; what comes out of these is float32, not
+    rounded once more. The patch embedding stays as it is: bytes and coverage have no range in
+    common. Raises as `inputs` does.
     """
     # These take a second to import.
     from onnxruntime import quantization
@@ -45,7 +46,11 @@ def quantize(graph: Path, destination: Path, inputs: Iterator[Inputs]) -> None:
                 op_types_to_quantize=["MatMul"],
                 nodes_to_exclude=kept,
                 use_external_data_format=True,
-                extra_options={"MatMulConstBOnly": True, "ActivationSymmetric": True},
+                extra_options={
+                    "MatMulConstBOnly": True,
+                    "ActivationSymmetric": True,
+                    "OpTypesToExcludeOutputQuantization": ["MatMul"],
+                },
             )
     finally:
         logging.disable(before)

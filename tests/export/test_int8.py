@@ -86,6 +86,13 @@ def test_what_goes_into_a_product_has_one_symmetric_scale(graph: Graph) -> None:
         assert (zero.dtype, int(zero)) == (np.int8, 0)
 
 
+def test_what_comes_out_of_a_product_is_not_rounded(graph: Graph) -> None:
+    out = {node.output[0] for node in graph.products}
+    rounded = [node.input[0] for node in graph.nodes if node.op_type == "QuantizeLinear"]
+    assert len(rounded) == len({graph.makers[node.input[0]].input[0] for node in quantized(graph)})
+    assert not out & {*rounded}
+
+
 def test_the_weights_are_those_of_the_model(written: Written, graph: Graph) -> None:
     whole = written.checkpoint.model.blocks[1].mlp.fc1.weight.detach().numpy().T
     for node in quantized(graph):
