@@ -42,14 +42,11 @@ def write_graphs(
     streamed = (StreamedBackbone if split else Backbone)(model, outputs, embed)
     export_graph(streamed, folder / GRAPH, storage=storage)
     variants = []
-    single = streamed
     if split and fits_tables(model):
-        single = TabledBackbone(model, outputs, embed)
-        export_graph(single, folder / OPENVINO, storage=storage, weights_of=folder / GRAPH)
+        tabled = TabledBackbone(model, outputs, embed)
+        export_graph(tabled, folder / OPENVINO, storage=storage, weights_of=folder / GRAPH)
         of_openvino = OF_FP32["openvino"]
         variants.append(Variant(graph=OPENVINO, engines=("openvino",), precisions=of_openvino))
     for precision in precisions:
-        # int8 is fastest in one stream on both engines for CPUs; of GPUs nothing is measured.
-        form = single if precision == "int8" else streamed
-        variants.append(write_lower(form, precision, folder, checkpoint, pictures))
+        variants.append(write_lower(streamed, precision, folder, checkpoint, pictures))
     return tuple(variants)

@@ -102,23 +102,16 @@ def forms(monkeypatch: pytest.MonkeyPatch) -> Forms:
 
 
 @pytest.mark.parametrize(
-    ("specialization", "expected"),
-    [
-        (
-            Specialization(qkv_blocks=1),
-            {"fp16": "StreamedBackbone", "int8": "TabledBackbone", "bf16": "StreamedBackbone"},
-        ),
-        (PLAIN, {"fp16": "Backbone", "int8": "Backbone", "bf16": "Backbone"}),
-    ],
+    ("specialization", "form"),
+    [(Specialization(qkv_blocks=1), "StreamedBackbone"), (PLAIN, "Backbone")],
 )
-def test_int8_is_made_of_one_stream_and_the_others_of_two(
-    forms: Forms, tmp_path: Path, specialization: Specialization, expected: dict[str, str]
+def test_all_are_made_of_the_form_of_the_graph_in_fp32(
+    forms: Forms, tmp_path: Path, specialization: Specialization, form: str
 ) -> None:
     checkpoint = tiny(specialization=specialization)
     order: tuple[Precision, ...] = ("fp16", "int8", "bf16")
     write_graphs(checkpoint, all_outputs(checkpoint), tmp_path, order, PICTURES)
-    assert dict(forms) == expected
-    assert [precision for precision, _ in forms] == [*order]
+    assert forms == [(precision, form) for precision in order]
 
 
 def test_a_broken_picture_leaves_nothing_behind(
