@@ -34,7 +34,7 @@ check: $(VENV)/.dev  ## format, lint, types, layers
 docs: $(VENV)/.dev  ## docs/cli.md from the commands themselves
 	$(BIN)/typer clsspec_cli.app utils docs --name clsspec --title "The commands" --output docs/cli.md
 
-stress: $(VENV)/.dev  ## the long suites whole, and every architecture, L and H too: 12 GB, 40 minutes
+stress: $(VENV)/.dev  ## the long suites whole, and every architecture, L and H too: 15 GB, an hour
 	$(BIN)/pytest -s tests/stress --stress
 	$(BIN)/pytest tests --ignore tests/stress --stress -m stress
 	$(BIN)/python benchmarks/architectures.py --all
