@@ -82,9 +82,10 @@ class Visit:
     def pixels(self, selector: str) -> NDArray[np.uint8]:
         """A canvas or a picture of the page, `(H, W, 4)`, RGBA."""
         url = self.page.evaluate(
-            """(selector) => {
+            """async (selector) => {
                 const element = document.querySelector(selector);
                 if (element instanceof HTMLCanvasElement) return element.toDataURL();
+                await element.decode();  // a picture has no size before
                 const canvas = document.createElement("canvas");
                 canvas.width = element.naturalWidth;
                 canvas.height = element.naturalHeight;
