@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,28 @@ from clsspec_serve.images import DEFAULT_MAX_PIXELS
 
 H264 = {"codec": "libx264", "pixel_format": "yuv420p", "g": "10", "bf": "3"}
 """Ten frames from one key frame to the next, of which most are decoded after later ones."""
+FRAMES = 40
+KINDS = {
+    "B-frames.mp4": H264,
+    "B-frames.mkv": H264,
+    "B-frames.ts": H264,
+    # Frames before a key frame are made from it, too.
+    "open-groups.mp4": H264 | {"x264-params": "open-gop=1"},
+    "open-groups.ts": H264 | {"x264-params": "open-gop=1"},
+    "open-groups-hevc.mp4": {
+        "codec": "libx265",
+        "pixel_format": "yuv420p",
+        "x265-params": "keyint=10:open-gop=1:log-level=none",
+    },
+    # No picture is a key frame, after the first one.
+    "refreshed.ts": H264 | {"bf": "0", "intra-refresh": "1"},
+    # What has no times.
+    "a.avi": {"codec": "mpeg4", "pixel_format": "yuv420p", "g": "10", "bf": "2"},
+    "h264.avi": H264,
+    "a.mpg": {"codec": "mpeg2video", "pixel_format": "yuv420p", "g": "10", "bf": "2"},
+    "a.webm": {"codec": "libvpx-vp9", "pixel_format": "yuv420p", "g": "10"},
+    "every-one-a-key-frame.mkv": {},
+}
 
 
 def picture(index: int, height: int = 28, width: int = 42) -> NDArray[np.uint8]:
@@ -129,6 +152,14 @@ def damage(file: Path, packet: int) -> None:
     for at in range(start, start + 20):
         content[at] ^= 0x5A
     file.write_bytes(content)
+
+
+def orders(count: int) -> dict[str, list[int]]:
+    """Ways to ask for frames."""
+    shuffled = list(range(count))
+    random.Random(0).shuffle(shuffled)
+    every = [*range(0, count, 7), *(each for each in range(count) if each % 7)]
+    return {"backwards": [*reversed(range(count))], "shuffled": shuffled, "by steps": every}
 
 
 @dataclass

@@ -208,7 +208,8 @@ def test_verify_says_what_it_cannot_count_without_onnx(
     assert (result.code, result.err) == (0, "")
     assert result.out.splitlines()[-2:] == [
         "products of model.bf16.onnx: not compared: onnx is not installed",
-        "products: those of the architecture, in our graphs and after optimisation",
+        "products of the other graphs: those of the architecture, in our graphs and after "
+        "optimisation",
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import NEEDS_CHROMIUM, Visit, chromium, visiting
+from browser import NEEDS_CHROMIUM, Visit, visiting
 from http_server import Running, colour_bundle, serving
 from playwright.sync_api import Browser
 
@@ -23,12 +23,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def keyed(bundle: Path) -> Iterator[Running]:
     with serving([load(bundle, threads=1)], settings=Settings(keys=("secret",))) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def routes(visit: Visit) -> set[str]:

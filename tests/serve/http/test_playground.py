@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import NEEDS_CHROMIUM, Visit, chromium, visiting
+from browser import NEEDS_CHROMIUM, Visit, visiting
 from head_bundle import write_head_bundle
-from http_server import Running, colour_bundle, serving
+from http_server import Running, serving
 from PIL import Image
 from playwright.sync_api import Browser
 from quarters import figures, png, quarters
@@ -31,12 +31,6 @@ ROOM = Path(__file__).parents[3] / "examples" / "waiting-room.jpg"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def model() -> Model:
     return load(threads=1)
 
@@ -44,13 +38,6 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def indoor(model: Model) -> Iterator[Running]:
     with serving([model]) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    bundle = colour_bundle(tmp_path_factory.mktemp("bundle") / "colours")
-    with serving([load(bundle, threads=1)]) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import NEEDS_CHROMIUM, Visit, chromium, visiting
+from browser import NEEDS_CHROMIUM, Visit, visiting
 from head_bundle import depth_head, nearest_colour_head, write_head_bundle
 from http_server import COLOURS, Running, serving
 from numpy.typing import NDArray
@@ -28,12 +28,6 @@ pytestmark = NEEDS_CHROMIUM
 ROOM = Path(__file__).parents[3] / "examples" / "waiting-room.jpg"
 NAME = "it's a room.jpg"
 KEY = "only-for-tests"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
-from browser import NEEDS_CHROMIUM, chromium, visiting
+from browser import NEEDS_CHROMIUM, visiting
 from http_server import COLOURS, Running, colour_bundle, serving
 from pictures import encoded, exif
 from PIL import Image, ImageOps
@@ -18,19 +16,6 @@ from clsspec_serve import Geometry, load
 from clsspec_serve.http.settings import Settings
 
 pytestmark = NEEDS_CHROMIUM
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    bundle = colour_bundle(tmp_path_factory.mktemp("bundle") / "colours")
-    with serving([load(bundle, threads=1)]) as running:
-        yield running
 
 
 def test_a_file_may_be_chosen_or_pasted(browser: Browser, colours: Running) -> None:

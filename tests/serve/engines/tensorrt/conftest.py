@@ -18,6 +18,11 @@ from clsspec_serve.engines.tensorrt.engine import TensorRtEngine
 Inputs = Callable[..., dict[str, Any]]
 Right = Callable[..., None]
 
+NAMES = ["cls", "patches", "patches_0"]
+"""Three of the outputs of the tiny graph."""
+NAME = "model-fp32-4x28x42-b8-nvidia-double-9000"
+"""Of the plan that `kept` builds."""
+
 
 @pytest.fixture(params=VERSIONS, ids=["10", "11"])
 def double(
@@ -70,3 +75,18 @@ def right() -> Right:
             np.testing.assert_allclose(here(value), expected[name], rtol=2e-6, atol=1e-4)
 
     return check
+
+
+def built(double: Double) -> int:
+    return double.log.count("build")
+
+
+def folder(graph: Path, double: Double) -> Path:
+    return graph.parent / "engines" / f"sm90-trt{double.__version__}"
+
+
+@pytest.fixture
+def kept(graph: Path, double: Double, inputs: Inputs) -> Path:
+    """The manifest of a plan that was built."""
+    TensorRtEngine(graph).run(inputs(), ["cls"])
+    return folder(graph, double) / f"{NAME}.json"

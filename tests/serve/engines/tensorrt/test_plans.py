@@ -1,15 +1,11 @@
-"""Which plans are kept, where, and which of them are taken again."""
+"""Which plans are kept, and which of them are taken again."""
 
 from __future__ import annotations
 
 import gc
 import hashlib
 import json
-import os
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +15,20 @@ import pytest
 import tiny_bundle as tiny
 from tensorrt_double import GPUS, Double
 
-import clsspec_serve
 from clsspec_serve.engines import gpus as gpus_module
 from clsspec_serve.engines.gpus import Gpu
 from clsspec_serve.engines.protocol import here
 from clsspec_serve.engines.tensorrt import plans as plans_module
 from clsspec_serve.engines.tensorrt.engine import TensorRtEngine
-from clsspec_serve.engines.tensorrt.plans import PlanManifest, digest, plans_of
+from clsspec_serve.engines.tensorrt.plans import PlanManifest, digest
 from clsspec_serve.engines.tensorrt.running import Plan
 from clsspec_serve.errors import EngineError, OutputError
-from clsspec_serve.models import EMBEDDED
 
-from .conftest import Inputs, Right
-
-NAME = "model-fp32-4x28x42-b8-nvidia-double-9000"
+from .conftest import NAME, Inputs, Right, built, folder
 
 
 def accept(plan: Plan) -> None:
     """Take any."""
-
-
-def built(double: Double) -> int:
-    return double.log.count("build")
-
-
-def folder(graph: Path, double: Double) -> Path:
-    return graph.parent / "engines" / f"sm90-trt{double.__version__}"
-
-
-@pytest.fixture
-def kept(graph: Path, double: Double, inputs: Inputs) -> Path:
-    """The manifest of a plan that was built."""
-    TensorRtEngine(graph).run(inputs(), ["cls"])
-    return folder(graph, double) / f"{NAME}.json"
 
 
 def test_a_plan_is_kept_with_what_it_is_of_and_taken_again(
@@ -218,52 +195,6 @@ def test_a_plan_that_was_never_looked_at_is_not_taken_by_who_looks(
     assert built(double) == 2
 
 
-def test_who_waits_for_another_process_finds_its_plan(
-    graph: Path, double: Double, inputs: Inputs, right: Right, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Two engines have locks of their own, as two processes do."""
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow() -> None:
-        begun.set()
-        assert go_on.wait(10)
-
-    double.slow = slow
-    with ThreadPoolExecutor(2) as pool:
-        one = pool.submit(right, TensorRtEngine(graph), inputs())
-        assert begun.wait(10)
-        two = pool.submit(right, TensorRtEngine(graph), inputs())
-        while "tensorrt: waits for another build to end" not in caplog.messages:
-            assert not two.done()
-            time.sleep(0.005)
-        go_on.set()
-        one.result()
-        two.result()
-    assert built(double) == 1
-
-
-def test_nobody_waits_whose_plan_is_there(
-    graph: Path, double: Double, kept: Path, inputs: Inputs, right: Right
-) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow() -> None:
-        begun.set()
-        assert go_on.wait(10)
-
-    double.slow = slow
-    engine = TensorRtEngine(graph)
-    right(engine, inputs())
-    with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(engine.run, inputs(2, (1, 1)), ["cls"])
-        assert begun.wait(10)
-        right(engine, inputs(3))
-        right(TensorRtEngine(graph), inputs(4))
-        assert not other.done()
-        go_on.set()
-        other.result()
-
-
 def test_a_plan_that_cannot_be_kept_is_used(
     graph: Path,
     double: Double,
@@ -284,67 +215,3 @@ def test_a_plan_that_cannot_be_kept_is_used(
     assert len(warnings) == 2
     for each in warnings:
         assert each.startswith("tensorrt: the plan is used, but not all of it kept: cannot write ")
-
-
-def test_where_there_are_no_locks_it_goes_on_without(
-    graph: Path, double: Double, inputs: Inputs, right: Right, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none(*_: object) -> None:
-        raise OSError(38, "Function not implemented")
-
-    monkeypatch.setattr(plans_module.fcntl, "flock", none)
-    right(TensorRtEngine(graph), inputs())
-    right(TensorRtEngine(graph), inputs())
-    assert built(double) == 1
-
-
-def place(graph: Path) -> Path:
-    return plans_of(graph, "f" * 64, "sm80", "10.14.1").folder
-
-
-def test_plans_are_in_the_bundle(graph: Path) -> None:
-    """Those of its heads, too."""
-    expected = graph.parent / "engines" / "sm80-trt10.14.1"
-    assert place(graph) == expected
-    assert place(graph.parent / "heads" / "segment.onnx") == expected
-
-
-def test_plans_of_what_is_not_to_be_written_are_in_the_users_cache(
-    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CLSSPEC_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    here_ = tmp_path / "cache" / "clsspec" / "engines" / ("f" * 16) / "sm80-trt10.14.1"
-    assert Path(clsspec_serve.__file__).parent in EMBEDDED.parents
-    assert place(EMBEDDED / "model.onnx") == here_
-    assert place(EMBEDDED / "heads" / "depth.onnx") == here_
-    link = tmp_path / "snapshot" / "model.onnx"
-    link.parent.mkdir()
-    link.symlink_to(graph)
-    assert place(link) == here_
-    monkeypatch.setenv("CLSSPEC_CACHE", str(tmp_path / "own"))
-    assert place(link) == tmp_path / "own" / "engines" / ("f" * 16) / "sm80-trt10.14.1"
-    monkeypatch.setattr(os, "access", lambda path, mode: path != graph.parent)
-    assert tmp_path / "own" in place(graph).parents
-    monkeypatch.delenv("CLSSPEC_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert tmp_path / "home" / ".cache" / "clsspec" in place(graph).parents
-
-
-def test_a_read_only_bundles_plans_are_kept_and_found(
-    graph: Path,
-    double: Double,
-    inputs: Inputs,
-    right: Right,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("CLSSPEC_CACHE", str(tmp_path / "own"))
-    link = tmp_path / "snapshot" / "model.onnx"
-    link.parent.mkdir()
-    link.symlink_to(graph)
-    for _ in range(2):
-        right(TensorRtEngine(link), inputs())
-    assert built(double) == 1
-    assert [each.name for each in link.parent.iterdir()] == ["model.onnx"]

@@ -8,21 +8,10 @@ import head_bundle as by_hand
 import numpy as np
 import pytest
 from command_line import Clsspec, tree
-from landscapes import COLOURS, SLIDING, areas, assert_official, ids_of, landscape, save
+from landscapes import COLOURS, areas, assert_official, ids_of, landscape, save
 
 from clsspec_serve import models, preparation
 from clsspec_serve.heads import Category
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    head = by_hand.nearest_colour_head(COLOURS, SLIDING)
-    return by_hand.write_head_bundle(tmp_path / "bundle", [head])
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    return save(tmp_path / "pictures" / "photo.png", landscape(97, 150))
 
 
 def many_classes(tmp_path: Path, count: int) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dense_network as network
@@ -16,21 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clsspec_serve import Model, preparation
-
-
-@pytest.fixture
-def backbone() -> Backbone:
-    return Backbone()
-
-
-@pytest.fixture
-def heads() -> Heads:
-    return Heads()
-
-
-@pytest.fixture
-def model(tiny_bundle: Path, backbone: Backbone, heads: Heads) -> Model:
-    return network.model(tiny_bundle, backbone, heads)
 
 
 def same(found: Any, alone: Any) -> None:

@@ -29,17 +29,6 @@ from clsspec_serve.heads import Category
 from clsspec_serve.pictures.look import PAINT
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    head = by_hand.nearest_colour_head(COLOURS, SLIDING)
-    return by_hand.write_head_bundle(tmp_path / "bundle", [head])
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    return save(tmp_path / "pictures" / "photo.png", landscape(97, 150))
-
-
 def rgb(path: Path) -> Pixels:
     with Image.open(path) as picture:
         assert picture.mode == "RGB"

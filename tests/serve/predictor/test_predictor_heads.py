@@ -20,22 +20,6 @@ from clsspec_serve import predictor as module
 from clsspec_serve.errors import BundleError, EngineError, UsageError
 from clsspec_serve.heads import Category
 
-
-@pytest.fixture
-def backbone() -> Backbone:
-    return Backbone()
-
-
-@pytest.fixture
-def heads() -> Heads:
-    return Heads()
-
-
-@pytest.fixture
-def model(tiny_bundle: Path, backbone: Backbone, heads: Heads) -> Model:
-    return network.model(tiny_bundle, backbone, heads)
-
-
 SKY_AND_SEA = (Category(name="sky", colour=(0, 0, 0)), Category(name="sea", colour=(0, 0, 9)))
 
 

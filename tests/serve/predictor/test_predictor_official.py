@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import dense_network as network
@@ -11,28 +10,13 @@ import official_inference as official
 import pytest
 import torch
 from blotches import Pixels, picture
-from dense_network import PATCH, Backbone, Heads
+from dense_network import PATCH, Backbone
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from clsspec_serve import Model
 from clsspec_serve import predictor as module
-
-
-@pytest.fixture
-def backbone() -> Backbone:
-    return Backbone()
-
-
-@pytest.fixture
-def heads() -> Heads:
-    return Heads()
-
-
-@pytest.fixture
-def model(tiny_bundle: Path, backbone: Backbone, heads: Heads) -> Model:
-    return network.model(tiny_bundle, backbone, heads)
 
 
 def resampled(pixels: Pixels, size: tuple[int, int]) -> Tensor:
