@@ -89,7 +89,7 @@ def _verify_bundle(bundle: str | None) -> None:
     if find_spec("onnxruntime") is not None:
         from clsspec_export.audit import audit, audit_variant
 
-        architecture = opened.manifest.architecture
+        architecture, compared = opened.manifest.architecture, "products"
         try:
             audit(opened.graph, architecture)
             for variant in opened.manifest.variants:
@@ -98,7 +98,8 @@ def _verify_bundle(bundle: str | None) -> None:
                 except ModuleNotFoundError as error:  # of an extra that is not for serving
                     lacking = f"{error.name} is not installed"
                     print(f"products of {variant.graph}: not compared: {lacking}")
-            print("products: those of the architecture, in our graphs and after optimisation")
+                    compared = "products of the other graphs"
+            print(f"{compared}: those of the architecture, in our graphs and after optimisation")
         except ExportError as error:
             print(f"products: FAILED: {error}")
             failed.append("products")

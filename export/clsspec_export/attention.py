@@ -8,7 +8,7 @@ from timm.models.eva import EvaAttention
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from clsspec_export.operators import attend, with_axes
+from clsspec_export.operators import reshape_tokens, scaled_dot_product_attention
 from clsspec_serve.errors import UsageError
 
 
@@ -81,13 +81,14 @@ class SpecializedAttention(nn.Module):
     def attend(self, qkv: Tensor, rope: Tensor | None = None) -> Tensor:
         """Everything after the QKV layer: `(B, N, 3 * heads * head_dim)` to `(B, N, D)`."""
         parts = qkv.chunk(3, dim=-1)
-        q, k, v = (with_axes(part, self.num_heads, self.head_dim) for part in parts)
+        q, k, v = (reshape_tokens(part, self.num_heads, self.head_dim) for part in parts)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = self._rotate(q, rope), self._rotate(k, rope)
         if self.bias is not None:
             k, v = self.bias(k, v)
-        x = attend(q, k, v, self.attn_drop if self.training else 0.0)
+        dropout = self.attn_drop if self.training else 0.0
+        x = scaled_dot_product_attention(q, k, v, dropout)
         return self.proj_drop(self.proj(x))
 
     def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:

@@ -7,23 +7,24 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0) -> Tensor:
-    """Scaled dot-product attention: `(B, N, heads, head_dim)` each, to `(B, N, heads * head_dim)`.
+def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """`(B, N, heads, head_dim)` each, to `(B, N, heads * head_dim)`; N of k and v may be another.
 
-    In a graph it is ONNX's operator on three axes: runtimes take each head's part of a token where
-    it lies, and nothing is transposed before or after.
+    `dropout`: the share of attention weights that PyTorch drops; a graph has none. In a graph it is
+    ONNX's operator on three axes: runtimes take each head's part of a token where it lies, and
+    nothing is transposed before or after.
     """
     heads, width = q.shape[2:]
     if torch.onnx.is_in_onnx_export():
-        flat = (with_axes(part, heads * width) for part in (q, k, v))
+        flat = (reshape_tokens(part, heads * width) for part in (q, k, v))
         found: Tensor = torch.onnx.ops.attention(*flat, q_num_heads=heads, kv_num_heads=heads)[0]
         return found
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     x = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    return with_axes(x.transpose(1, 2), heads * width)
+    return reshape_tokens(x.transpose(1, 2), heads * width)
 
 
-def with_axes(x: Tensor, *sides: int) -> Tensor:
+def reshape_tokens(x: Tensor, *sides: int) -> Tensor:
     """`(B, N, ...)` to `(B, N, *sides)`.
 
     In a graph the shape is a constant, with 0 for the axes that stay. Otherwise the exporter
